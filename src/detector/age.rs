@@ -1,0 +1,80 @@
+//! How old something is, and how much of its age counts.
+
+use crate::detector::waiting::{ThreadTimes, Waiting};
+
+/// The age of something in progress.
+///
+/// Excused is the time for which nobody's code is to blame: the watchdog itself
+/// stood still (the process was stopped, the machine asleep), or the thread
+/// waited for a CPU. But a quarter of the time awake counts at least, so that a
+/// worker that starves is told too, only late: told sooner, a turn of short
+/// polls on a machine with three times more to do than CPUs would be a stall.
+#[derive(Clone, Debug)]
+pub(crate) struct Age {
+    since_ns: u64,
+    gap_ns: u64,
+    excused_ns: u64,
+    waiting: Option<Waiting>,
+}
+
+impl Age {
+    /// Of something that began at `since_ns`, with a gap of the watchdog's since.
+    pub(crate) const fn new(since_ns: u64, gap_ns: u64) -> Self {
+        Age {
+            since_ns,
+            gap_ns,
+            excused_ns: gap_ns,
+            waiting: None,
+        }
+    }
+
+    /// One tick later: the watchdog's gap in it, and what the thread has done.
+    pub(crate) fn advance(&mut self, now_ns: u64, gap_ns: u64, times: Option<ThreadTimes>) {
+        let before_ns = self.waiting_ns();
+        match (&mut self.waiting, times) {
+            (Some(waiting), Some(times)) => waiting.update(now_ns, times),
+            (none @ None, Some(times)) => *none = Some(Waiting::since(now_ns, times)),
+            (_, None) => {}
+        }
+        let after_ns = self.waiting_ns();
+        self.gap_ns += gap_ns;
+        // A wait within a gap is not taken off twice; and what was taken for a
+        // wait can turn out to have been sleep.
+        self.excused_ns += gap_ns.max(after_ns.saturating_sub(before_ns));
+        self.excused_ns = self
+            .excused_ns
+            .saturating_sub(before_ns.saturating_sub(after_ns));
+    }
+
+    /// The same, now known to have begun at another time.
+    pub(crate) fn starting(&self, since_ns: u64) -> Self {
+        Age {
+            since_ns,
+            ..self.clone()
+        }
+    }
+
+    pub(crate) const fn since_ns(&self) -> u64 {
+        self.since_ns
+    }
+
+    /// How long the thread is known to have waited for a CPU.
+    pub(crate) fn waiting_ns(&self) -> u64 {
+        self.waiting.as_ref().map_or(0, Waiting::waiting_ns)
+    }
+
+    /// The age without the watchdog's gaps.
+    pub(crate) const fn awake_ns(&self, at_ns: u64) -> u64 {
+        at_ns
+            .saturating_sub(self.since_ns)
+            .saturating_sub(self.gap_ns)
+    }
+
+    /// The part of the age that counts against the thresholds.
+    pub(crate) fn counts_ns(&self, at_ns: u64) -> u64 {
+        let blamed_ns = at_ns
+            .saturating_sub(self.since_ns)
+            .saturating_sub(self.excused_ns);
+        blamed_ns.max(self.awake_ns(at_ns) / 4)
+    }
+}

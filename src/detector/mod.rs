@@ -1,0 +1,297 @@
+//! What is stuck, and since when: a pure function of observations.
+//!
+//! It knows no clock, thread, runtime or log: the watchdog hands it one
+//! [`Observation`] a tick and gets events back, so tables can test it.
+//!
+//! # Words
+//! A **unit** is what can be held up: a worker, or a thread that polls a
+//! watched future without being one (for instance the root future of a
+//! multi-thread runtime). A **hold** is one watched poll, or one turn of a
+//! worker's loop, in progress. A hold that lasts becomes an **episode**: one
+//! stall, with one id; a unit has one at a time.
+//!
+//! # Which poll is on a worker
+//! A worker's counters move only between polls. So a watched poll whose worker
+//! is parked or has moved on has handed it over (`block_in_place`) and holds
+//! nothing up; and of two that claim one worker, the later is on it.
+
+mod age;
+mod hold;
+mod observation;
+#[cfg(test)]
+mod tests;
+mod unit;
+mod waiting;
+
+pub(crate) use observation::{
+    FinishedSeen, Layer, Observation, PollId, PollSeen, Unit, WorkerSeen,
+};
+pub(crate) use waiting::{ThreadState, ThreadTimes};
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use crate::severity::{Severity, Thresholds};
+use crate::stall::{Phase, StallKind};
+
+use hold::{PollHold, TurnHold};
+use unit::{Held, Teller};
+
+/// What is told of a stall.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Told {
+    pub(crate) id: u64,
+    pub(crate) phase: Phase,
+    pub(crate) severity: Severity,
+    pub(crate) kind: StallKind,
+    pub(crate) unit: Unit,
+    pub(crate) poll: Option<PollId>,
+    pub(crate) culprit: Option<Layer>,
+    pub(crate) start_ns: u64,
+    /// Without the time in which the watchdog itself stood still.
+    pub(crate) duration_ns: u64,
+    /// Of it, how long the thread is known to have waited for a CPU.
+    pub(crate) waiting_ns: u64,
+    /// The stall goes on, but the watchdog stops.
+    pub(crate) cut_off: bool,
+}
+
+/// The state machine from observations to events.
+#[derive(Debug)]
+pub(crate) struct Detector {
+    thresholds: Thresholds,
+    last_ns: u64,
+    units: Vec<Held>,
+    /// Polls in progress that hold up no worker any more.
+    detached: HashSet<PollId>,
+}
+
+fn severity_of(thresholds: &Thresholds, counts_ns: u64) -> Option<Severity> {
+    thresholds.severity_of(Duration::from_nanos(counts_ns))
+}
+
+impl Detector {
+    pub(crate) fn new(thresholds: Thresholds, now_ns: u64) -> Self {
+        Detector {
+            thresholds,
+            last_ns: now_ns,
+            units: Vec::new(),
+            detached: HashSet::new(),
+        }
+    }
+
+    /// The units held at the last tick, with the number of the thread where a poll tells it.
+    pub(crate) fn holds(&self) -> impl Iterator<Item = (Unit, Option<usize>)> {
+        self.units
+            .iter()
+            .filter(|held| held.poll.is_some() || held.turn.is_some())
+            .map(|held| {
+                let thread = held.poll.as_ref().map(|poll| poll.seen.id.thread);
+                (held.unit, thread)
+            })
+    }
+
+    /// When the next severity is reached if all goes on as it is.
+    pub(crate) fn next_ns(&self) -> Option<u64> {
+        let due = |held: &Held| {
+            let next = Severity::ALL
+                .into_iter()
+                .find(|severity| Some(*severity) > held.told_severity())?;
+            let bound = self.thresholds.of(next).as_nanos();
+            let ages = [
+                held.poll.as_ref().map(|poll| &poll.age),
+                held.turn
+                    .as_ref()
+                    .filter(|turn| turn.worker.driven)
+                    .map(|turn| &turn.age),
+            ];
+            let oldest = ages
+                .into_iter()
+                .flatten()
+                .map(|age| age.counts_ns(self.last_ns))
+                .max()?;
+            let left = bound.saturating_sub(u128::from(oldest));
+            Some(self.last_ns.saturating_add(u64::try_from(left).ok()?))
+        };
+        self.units.iter().filter_map(due).min()
+    }
+
+    /// Takes in what is seen now and appends what is to be told to `events`.
+    pub(crate) fn observe(
+        &mut self,
+        seen: &Observation,
+        next_id: &mut dyn FnMut() -> u64,
+        events: &mut Vec<Told>,
+    ) {
+        let (on_workers, on_threads) = self.place_polls(seen);
+        let thresholds = self.thresholds;
+        let mut teller = Teller {
+            thresholds: &thresholds,
+            next_id,
+            events,
+        };
+        let workers = seen.workers.iter().zip(on_workers).enumerate();
+        for (index, (worker, poll)) in workers {
+            self.see(Unit::Worker(index), Some(*worker), poll, seen, &mut teller);
+        }
+        for poll in &on_threads {
+            let unit = Unit::Thread(poll.id.thread);
+            self.see(unit, None, Some(*poll), seen, &mut teller);
+        }
+        let gone: Vec<Unit> = self
+            .units
+            .iter()
+            .map(|held| held.unit)
+            .filter(|unit| match unit {
+                Unit::Worker(index) => *index >= seen.workers.len(),
+                Unit::Thread(thread) => on_threads.iter().all(|poll| poll.id.thread != *thread),
+            })
+            .collect();
+        for unit in gone {
+            self.see(unit, None, None, seen, &mut teller);
+        }
+        self.units
+            .retain(|held| held.poll.is_some() || held.turn.is_some());
+        self.last_ns = seen.now_ns;
+    }
+
+    /// Ends what is open, because the watchdog stops.
+    pub(crate) fn stop(&mut self, now_ns: u64, events: &mut Vec<Told>) {
+        let mut teller = Teller {
+            thresholds: &self.thresholds,
+            next_id: &mut || 0,
+            events,
+        };
+        for held in &mut self.units {
+            held.cut_off(now_ns, &mut teller);
+        }
+        self.units.clear();
+    }
+
+    /// Sorts polls by the unit they hold up; those that hold none up are left out.
+    fn place_polls(&mut self, seen: &Observation) -> (Vec<Option<PollSeen>>, Vec<PollSeen>) {
+        self.detached
+            .retain(|id| seen.polls.iter().any(|poll| poll.id == *id));
+        let mut on_workers: Vec<Option<PollSeen>> = vec![None; seen.workers.len()];
+        let mut on_threads = Vec::new();
+        for poll in &seen.polls {
+            if self.detached.contains(&poll.id) {
+                continue;
+            }
+            match poll.worker.and_then(|worker| on_workers.get_mut(worker)) {
+                None => on_threads.push(*poll),
+                Some(place @ None) => *place = Some(*poll),
+                Some(Some(other)) => {
+                    // An untimed poll began before the watchdog, so before any timed one.
+                    if other.start_ns() <= poll.start_ns() {
+                        self.detached.insert(other.id);
+                        *other = *poll;
+                    } else {
+                        self.detached.insert(poll.id);
+                    }
+                }
+            }
+        }
+        (on_workers, on_threads)
+    }
+
+    fn held(&mut self, unit: Unit) -> Held {
+        match self.units.iter().position(|held| held.unit == unit) {
+            Some(at) => self.units.swap_remove(at),
+            None => Held::new(unit),
+        }
+    }
+
+    /// What one unit is doing now.
+    fn see(
+        &mut self,
+        unit: Unit,
+        worker: Option<WorkerSeen>,
+        poll: Option<PollSeen>,
+        seen: &Observation,
+        teller: &mut Teller<'_>,
+    ) {
+        let mut held = self.held(unit);
+        let (poll_over, turn_over) = self.advance(&mut held, worker, poll, seen);
+        let finished = |hold: &PollHold| {
+            seen.finished
+                .iter()
+                .find(|finished| finished.poll.id == hold.seen.id)
+                .map(|finished| finished.end_ns)
+        };
+        // The part of the watchdog's gap before something ended.
+        let gap_ns = |end_ns| seen.gap_ns.saturating_sub(seen.now_ns - end_ns);
+        if held.has_episode() {
+            if let Some(mut hold) = poll_over.filter(|hold| held.episode_is(Some(hold.seen.id))) {
+                // Without a note it ended at some time since the last tick.
+                let end_ns = finished(&hold).unwrap_or(seen.now_ns).min(seen.now_ns);
+                hold.age.advance(end_ns, gap_ns(end_ns), None);
+                held.end(&hold.age, end_ns, teller);
+            } else if let Some(mut hold) = turn_over
+                && held.episode_is(None)
+            {
+                let (start_ns, end_ns) = hold.span_ns(worker, seen.now_ns);
+                hold.age.advance(end_ns, gap_ns(end_ns), None);
+                held.end_turn(&hold.age.starting(start_ns), end_ns, teller);
+            }
+        } else if let Some(mut hold) =
+            poll_over.filter(|hold| !self.detached.contains(&hold.seen.id))
+            && let Some(end_ns) = finished(&hold)
+        {
+            // It became old enough and ended, all since the last tick.
+            let end_ns = end_ns.min(seen.now_ns);
+            hold.age.advance(end_ns, gap_ns(end_ns), None);
+            held.in_hindsight(Some(&hold), &hold.age, end_ns, teller);
+        } else if let Some(hold) = turn_over.filter(|hold| !hold.worker.driven)
+            && let Some(worker) = worker
+        {
+            let start_ns = hold
+                .last_ns()
+                .saturating_sub(hold.driven_ns(worker, seen.now_ns));
+            let age = hold.age.starting(start_ns);
+            held.in_hindsight(None, &age, hold.last_ns(), teller);
+        }
+        held.rise(seen.now_ns, teller);
+        self.units.push(held);
+    }
+
+    /// Brings the holds of a unit up to date; returns those that are over.
+    fn advance(
+        &mut self,
+        held: &mut Held,
+        worker: Option<WorkerSeen>,
+        poll: Option<PollSeen>,
+        seen: &Observation,
+    ) -> (Option<PollHold>, Option<TurnHold>) {
+        let times = seen
+            .times
+            .iter()
+            .find(|(unit, _)| *unit == held.unit)
+            .map(|(_, times)| *times);
+
+        let mut poll_over = held.poll.take();
+        if let Some(poll) = poll {
+            let before = poll_over.take_if(|hold| hold.seen.id == poll.id);
+            let parked = worker.is_some_and(|worker| worker.parked);
+            if parked || before.as_ref().is_some_and(|hold| hold.left_behind(worker)) {
+                self.detached.insert(poll.id);
+                poll_over = before.or(poll_over);
+            } else {
+                held.poll = Some(match before {
+                    Some(hold) => hold.advance(poll, seen, times),
+                    None => PollHold::new(poll, worker, seen),
+                });
+            }
+        }
+
+        let mut turn_over = held.turn.take();
+        if let Some(worker) = worker.filter(|worker| !worker.parked) {
+            let before = turn_over.take_if(|hold| hold.worker.same_turn(&worker));
+            held.turn = Some(match before {
+                Some(hold) => hold.advance(worker, seen, times),
+                None => TurnHold::new(worker, seen.now_ns, self.last_ns),
+            });
+        }
+        (poll_over, turn_over)
+    }
+}

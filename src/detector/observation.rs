@@ -1,0 +1,120 @@
+//! What the detector is told at each tick.
+
+use crate::detector::waiting::ThreadTimes;
+use crate::registry::LabelId;
+use crate::slot::MAX_DEPTH;
+
+/// A watched poll: the number of its thread, and its own number on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct PollId {
+    pub(crate) thread: usize,
+    pub(crate) seq: u64,
+}
+
+/// One of the nested watched futures of a poll.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Layer {
+    pub(crate) label: LabelId,
+    /// `None`: it began before any watchdog did.
+    pub(crate) start_ns: Option<u64>,
+    pub(crate) task: u64,
+    pub(crate) span: u64,
+    pub(crate) anchor: u64,
+}
+
+/// A watched poll.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PollSeen {
+    pub(crate) id: PollId,
+    /// The worker it claims to be on; `None` on a thread that is none.
+    pub(crate) worker: Option<usize>,
+    layers: [Layer; MAX_DEPTH],
+    depth: usize,
+}
+
+impl PollSeen {
+    /// `layers` from the outermost on; those beyond the bound are left out.
+    pub(crate) fn new(
+        id: PollId,
+        worker: Option<usize>,
+        layers: impl IntoIterator<Item = Layer>,
+    ) -> Self {
+        let mut seen = PollSeen {
+            id,
+            worker,
+            layers: [Layer::default(); MAX_DEPTH],
+            depth: 0,
+        };
+        for (to, from) in seen.layers.iter_mut().zip(layers) {
+            *to = from;
+            seen.depth += 1;
+        }
+        seen
+    }
+
+    /// When the outermost of its watched futures began to be polled.
+    pub(crate) const fn start_ns(&self) -> Option<u64> {
+        let [outermost, ..] = &self.layers;
+        outermost.start_ns
+    }
+
+    /// The innermost watched future that accounts for half of the time so far.
+    pub(crate) fn culprit(&self, now_ns: u64) -> Layer {
+        let [outermost, ..] = self.layers;
+        let age = |layer: &Layer| now_ns.saturating_sub(layer.start_ns.unwrap_or(0));
+        self.layers
+            .iter()
+            .take(self.depth)
+            .rev()
+            .find(|layer| age(layer) >= age(&outermost) / 2)
+            .copied()
+            .unwrap_or(outermost)
+    }
+}
+
+/// A watched poll that has left its end behind.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FinishedSeen {
+    pub(crate) poll: PollSeen,
+    pub(crate) end_ns: u64,
+}
+
+/// What tokio tells of one worker.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct WorkerSeen {
+    pub(crate) parked: bool,
+    /// Changes whenever the worker parks or wakes.
+    pub(crate) parks: u64,
+    /// Grows whenever the worker tells of a turn of its loop.
+    pub(crate) busy_ns: u64,
+    /// Whether somebody is known to be running this worker's loop.
+    pub(crate) driven: bool,
+}
+
+impl WorkerSeen {
+    /// Whether the worker has told nothing new since.
+    pub(crate) const fn same_turn(&self, other: &WorkerSeen) -> bool {
+        self.parks == other.parks && self.busy_ns == other.busy_ns
+    }
+}
+
+/// What can be held up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Unit {
+    Worker(usize),
+    /// A thread that is no worker, by its number in the registry.
+    Thread(usize),
+}
+
+/// All that is seen at one tick.
+#[derive(Debug, Default)]
+pub(crate) struct Observation {
+    pub(crate) now_ns: u64,
+    /// How long the watchdog stood still past its planned wake-up; 0 if it did not.
+    pub(crate) gap_ns: u64,
+    pub(crate) workers: Vec<WorkerSeen>,
+    pub(crate) polls: Vec<PollSeen>,
+    pub(crate) finished: Vec<FinishedSeen>,
+    /// Of the threads that hold what was in progress at the last tick.
+    pub(crate) times: Vec<(Unit, ThreadTimes)>,
+}

@@ -1,0 +1,540 @@
+//! Worlds of workers and polls, looked at every 5 ms, and what is told of them.
+
+use super::*;
+
+const MS: u64 = 1_000_000;
+const TICK_MS: u64 = 5;
+
+/// Thresholds of 20 ms, 100 ms, 1 s, 5 s.
+fn detector() -> Detector {
+    let thresholds = Thresholds {
+        monitor: Duration::from_millis(20),
+        ..Thresholds::default()
+    };
+    Detector::new(thresholds, 0)
+}
+
+/// What an event says, in ms.
+type Line = (u64, Phase, Severity, StallKind, u64);
+
+use Phase::{Ended, Escalated, Started};
+use Severity::{Critical, High, Medium, Monitor};
+
+/// A detector and the world it sees.
+struct World {
+    detector: Detector,
+    seen: Observation,
+    ids: u64,
+    told: Vec<Told>,
+    lines: Vec<Line>,
+}
+
+impl World {
+    fn new(workers: usize) -> Self {
+        let parked = WorkerSeen {
+            parked: true,
+            parks: 1,
+            busy_ns: 0,
+            driven: true,
+        };
+        World {
+            detector: detector(),
+            seen: Observation {
+                workers: vec![parked; workers],
+                ..Observation::default()
+            },
+            ids: 0,
+            told: Vec::new(),
+            lines: Vec::new(),
+        }
+    }
+
+    fn look(&mut self, now_ms: u64) {
+        self.seen.now_ns = now_ms * MS;
+        let ids = &mut self.ids;
+        let mut next_id = || {
+            *ids += 1;
+            *ids
+        };
+        let mut events = Vec::new();
+        self.detector.observe(&self.seen, &mut next_id, &mut events);
+        self.seen.gap_ns = 0;
+        self.seen.finished.clear();
+        for told in events {
+            self.lines.push((
+                now_ms,
+                told.phase,
+                told.severity,
+                told.kind,
+                told.duration_ns / MS,
+            ));
+            self.told.push(told);
+        }
+    }
+
+    /// Looks at every tick in `from..=to`.
+    fn look_through(&mut self, from_ms: u64, to_ms: u64) {
+        let mut now_ms = from_ms;
+        while now_ms <= to_ms {
+            self.look(now_ms);
+            now_ms += TICK_MS;
+        }
+    }
+
+    fn wake(&mut self, worker: usize) {
+        let worker = &mut self.seen.workers[worker];
+        assert!(worker.parked);
+        worker.parked = false;
+        worker.parks += 1;
+    }
+
+    fn park(&mut self, worker: usize, busy_ms: u64) {
+        let worker = &mut self.seen.workers[worker];
+        assert!(!worker.parked);
+        worker.parked = true;
+        worker.parks += 1;
+        worker.busy_ns += busy_ms * MS;
+    }
+
+    fn turn(&mut self, worker: usize, busy_ms: u64) {
+        self.seen.workers[worker].busy_ns += busy_ms * MS;
+    }
+
+    fn begin(&mut self, thread: usize, seq: u64, worker: Option<usize>, start_ms: u64) {
+        self.seen
+            .polls
+            .push(poll(thread, seq, worker, &[(1, start_ms)]));
+    }
+
+    fn end(&mut self, thread: usize, end_ms: u64) {
+        let at = self.seen.polls.iter().position(|p| p.id.thread == thread);
+        let poll = self.seen.polls.remove(at.unwrap());
+        self.seen.finished.push(FinishedSeen {
+            poll,
+            end_ns: end_ms * MS,
+        });
+    }
+
+    fn times(&mut self, unit: Unit, cpu_ms: u64, wait_ms: u64, state: ThreadState) {
+        let times = ThreadTimes {
+            cpu_ns: cpu_ms * MS,
+            wait_ns: wait_ms * MS,
+            state,
+        };
+        self.seen.times = vec![(unit, times)];
+    }
+
+    fn ids(&self) -> Vec<u64> {
+        self.told.iter().map(|told| told.id).collect()
+    }
+}
+
+/// Layers as (label, start in ms), the outermost first.
+fn poll(thread: usize, seq: u64, worker: Option<usize>, layers: &[(u64, u64)]) -> PollSeen {
+    let layers = layers.iter().map(|(label, start_ms)| Layer {
+        task: *label,
+        start_ns: Some(start_ms * MS),
+        ..Layer::default()
+    });
+    PollSeen::new(PollId { thread, seq }, worker, layers)
+}
+
+#[test]
+fn idle_and_parked_tell_nothing() {
+    let mut world = World::new(4);
+    world.look_through(0, 10_000);
+    assert_eq!(world.lines, []);
+    assert_eq!(world.detector.next_ns(), None);
+}
+
+#[test]
+fn a_turn_is_told_started_escalated_and_ended_once_each() {
+    let mut world = World::new(2);
+    world.look_through(0, 10);
+    world.wake(1); // at 11 ms, until 6,013
+    world.look_through(15, 6_010);
+    world.park(1, 6_002);
+    world.look_through(6_015, 6_100);
+    use StallKind::Turn;
+    assert_eq!(
+        world.lines,
+        [
+            (35, Started, Monitor, Turn, 20),
+            (115, Escalated, Medium, Turn, 100),
+            (1_015, Escalated, High, Turn, 1_000),
+            (5_015, Escalated, Critical, Turn, 5_000),
+            // The worker's busy time tells to the millisecond.
+            (6_015, Ended, Critical, Turn, 6_002),
+        ]
+    );
+    assert_eq!(world.ids(), [1; 5]);
+    assert!(world.told.iter().all(|told| told.unit == Unit::Worker(1)));
+}
+
+#[test]
+fn turns_that_come_round_are_no_stall() {
+    let mut world = World::new(1);
+    world.wake(0);
+    for now_ms in (0..2_000).step_by(15) {
+        // Each turn lasts 15 ms, and is seen three times.
+        world.turn(0, 15);
+        world.look_through(now_ms, now_ms + 10);
+    }
+    assert_eq!(world.lines, []);
+}
+
+#[test]
+fn a_watched_poll_is_told_exactly_and_by_name() {
+    let mut world = World::new(1);
+    world.look(0);
+    world.wake(0);
+    world.begin(7, 3, Some(0), 2);
+    world.look_through(5, 300);
+    world.end(7, 302);
+    world.park(0, 300);
+    world.look_through(305, 320);
+    use StallKind::Poll;
+    assert_eq!(
+        world.lines,
+        [
+            (25, Started, Monitor, Poll, 23),
+            (105, Escalated, Medium, Poll, 103),
+            (305, Ended, Medium, Poll, 300),
+        ]
+    );
+    assert!(
+        world
+            .told
+            .iter()
+            .all(|told| told.culprit.unwrap().task == 1)
+    );
+}
+
+#[test]
+fn the_next_look_is_due_when_the_next_threshold_is_reached() {
+    let mut world = World::new(1);
+    world.begin(7, 3, None, 2);
+    world.look(5);
+    assert_eq!(world.detector.next_ns(), Some(22 * MS));
+    world.look(22);
+    assert_eq!(world.detector.next_ns(), Some(102 * MS));
+}
+
+#[test]
+fn one_stuck_worker_is_one_episode() {
+    let mut world = World::new(1);
+    world.look(0);
+    // The turn is old when the poll begins: first the turn is told, which
+    // becomes the poll once that is known to be long.
+    world.wake(0);
+    world.look_through(5, 30);
+    world.begin(7, 3, Some(0), 31);
+    world.look_through(35, 200);
+    world.end(7, 202);
+    world.park(0, 200);
+    world.look_through(205, 300);
+    use StallKind::{Poll, Turn};
+    assert_eq!(
+        world.lines,
+        [
+            (25, Started, Monitor, Turn, 20),
+            (135, Escalated, Medium, Poll, 130),
+            (205, Ended, Medium, Poll, 197),
+        ]
+    );
+    assert_eq!(world.ids(), [1; 3]);
+}
+
+#[test]
+fn a_turn_goes_on_after_its_long_poll_without_being_told_twice() {
+    let mut world = World::new(1);
+    world.look(0);
+    world.wake(0);
+    world.begin(7, 3, Some(0), 1);
+    world.look_through(5, 50);
+    world.end(7, 52);
+    // 15 ms of other polls until the worker comes round.
+    world.look_through(55, 65);
+    world.park(0, 66);
+    world.look_through(70, 100);
+    let phases: Vec<_> = world.lines.iter().map(|line| line.1).collect();
+    assert_eq!(phases, [Started, Ended]);
+}
+
+#[test]
+fn many_watched_polls_are_at_most_a_turn() {
+    let mut world = World::new(1);
+    world.look(0);
+    world.wake(0);
+    for now_ms in (5..=40).step_by(5) {
+        // At each look another poll of half a millisecond.
+        world.begin(7, now_ms, Some(0), now_ms);
+        world.look(now_ms);
+        world.seen.polls.clear();
+    }
+    world.park(0, 40);
+    world.look(45);
+    let kinds: Vec<_> = world.lines.iter().map(|line| (line.1, line.3)).collect();
+    assert_eq!(
+        kinds,
+        [(Started, StallKind::Turn), (Ended, StallKind::Turn)]
+    );
+}
+
+#[test]
+fn block_in_place_holds_nothing_up() {
+    // Its worker, run by another thread, parks at once.
+    let mut world = World::new(1);
+    world.begin(7, 3, Some(0), 0);
+    world.look_through(5, 2_000);
+    world.end(7, 2_001);
+    world.look(2_005);
+    assert_eq!(world.lines, []);
+
+    // Or it works on.
+    let mut world = World::new(1);
+    world.wake(0);
+    world.begin(7, 3, Some(0), 0);
+    world.look(5);
+    for now_ms in (10..2_000).step_by(5) {
+        world.turn(0, 5);
+        world.look(now_ms);
+    }
+    world.end(7, 2_001);
+    world.look(2_005);
+    assert_eq!(world.lines, []);
+
+    // Or it is stuck in a poll of its own: one stall, of the later poll.
+    let mut world = World::new(1);
+    world.wake(0);
+    world.begin(7, 3, Some(0), 0);
+    world.begin(8, 1, Some(0), 4);
+    world.look_through(5, 60);
+    world.end(8, 62);
+    world.turn(0, 60);
+    world.look(65);
+    let told: Vec<_> = world
+        .told
+        .iter()
+        .map(|t| (t.phase, t.poll.unwrap().thread))
+        .collect();
+    assert_eq!(told, [(Started, 8), (Ended, 8)]);
+}
+
+#[test]
+fn a_stall_before_block_in_place_ends_with_it() {
+    let mut world = World::new(1);
+    world.look(0);
+    world.wake(0);
+    world.begin(7, 3, Some(0), 1);
+    world.look_through(5, 50);
+    // Now it hands its worker over, which parks.
+    world.park(0, 50);
+    world.look_through(55, 500);
+    world.end(7, 501);
+    world.look(505);
+    let lines: Vec<_> = world.lines.iter().map(|line| (line.0, line.1)).collect();
+    assert_eq!(lines, [(25, Started), (55, Ended)]);
+}
+
+#[test]
+fn a_thread_that_is_no_worker_is_told_by_its_poll() {
+    let mut world = World::new(2);
+    world.begin(9, 1, None, 0);
+    world.look_through(5, 40);
+    world.end(9, 42);
+    world.look(45);
+    use StallKind::Poll;
+    assert_eq!(
+        world.lines,
+        [
+            (20, Started, Monitor, Poll, 20),
+            (45, Ended, Monitor, Poll, 42)
+        ]
+    );
+    assert_eq!(world.told[0].unit, Unit::Thread(9));
+}
+
+#[test]
+fn an_untimed_poll_counts_from_when_it_was_first_seen() {
+    let mut world = World::new(0);
+    let id = PollId { thread: 9, seq: 1 };
+    world
+        .seen
+        .polls
+        .push(PollSeen::new(id, None, [Layer::default()]));
+    world.look_through(100, 150);
+    world.end(9, 160);
+    world.look(160);
+    let lines: Vec<_> = world
+        .lines
+        .iter()
+        .map(|line| (line.0, line.1, line.4))
+        .collect();
+    assert_eq!(lines, [(120, Started, 20), (160, Ended, 60)]);
+}
+
+#[test]
+fn an_undriven_worker_is_told_of_in_hindsight_only() {
+    let mut world = World::new(1);
+    world.seen.workers[0].driven = false;
+    world.wake(0);
+    world.look_through(0, 500);
+    // Nobody drove it: its next turn adds next to nothing.
+    world.turn(0, 1);
+    world.look_through(505, 1_000);
+    assert_eq!(world.lines, []);
+    // Somebody has driven it since 700 ms, in a poll of 302.
+    world.turn(0, 302);
+    world.look_through(1_002, 1_100);
+    let lines: Vec<_> = world
+        .lines
+        .iter()
+        .map(|line| (line.1, line.2, line.4))
+        .collect();
+    assert_eq!(lines, [(Started, Medium, 300), (Ended, Medium, 300)]);
+}
+
+#[test]
+fn a_runtime_that_is_gone_ends_what_was_open() {
+    let mut world = World::new(1);
+    world.look(0);
+    world.wake(0);
+    world.look_through(5, 50);
+    world.seen.workers.clear();
+    world.look_through(55, 500);
+    let lines: Vec<_> = world.lines.iter().map(|line| (line.0, line.1)).collect();
+    assert_eq!(lines, [(25, Started), (55, Ended)]);
+}
+
+#[test]
+fn the_time_in_which_the_watchdog_stood_still_counts_for_nobody() {
+    let mut world = World::new(2);
+    world.look(0);
+    world.wake(0);
+    world.begin(7, 3, None, 2);
+    world.look(5);
+    // Stopped from 6 ms to 3,006 ms.
+    world.seen.gap_ns = 2_996 * MS;
+    world.look(3_006);
+    assert_eq!(world.lines, []);
+    world.look(3_011);
+    // What was stuck before is stuck still: 15 ms before and after the stop.
+    world.look_through(3_016, 3_046);
+    world.end(7, 3_050);
+    world.park(0, 3_050);
+    world.look(3_051);
+    let turns: Vec<_> = world
+        .lines
+        .iter()
+        .filter(|line| line.1 == Ended)
+        .map(|line| (line.2, line.4))
+        .collect();
+    assert_eq!(turns, [(Monitor, 54), (Monitor, 52)]);
+
+    // A poll that began and ended within the same stop.
+    let mut world = World::new(0);
+    world.look(0);
+    world.begin(7, 3, None, 2);
+    world.look(5);
+    world.end(7, 3_007);
+    world.seen.gap_ns = 2_998 * MS;
+    world.look(3_008);
+    assert_eq!(world.lines, []);
+}
+
+#[test]
+fn waiting_for_a_cpu_counts_a_quarter() {
+    use ThreadState::{OnCpu, Queued};
+    // A turn of 12 ms of work that takes 60, because others have the CPUs.
+    let mut world = World::new(1);
+    world.look(0);
+    world.wake(0);
+    let unit = Unit::Worker(0);
+    for now_ms in (5..=60).step_by(5) {
+        let cpu_ms = now_ms / 5;
+        let state = if now_ms % 10 == 0 { OnCpu } else { Queued };
+        world.times(unit, cpu_ms, now_ms - cpu_ms, state);
+        world.look(now_ms);
+    }
+    world.park(0, 60);
+    world.look(65);
+    assert_eq!(world.lines, []);
+
+    // The same that never comes round is told, at four times the threshold.
+    let mut world = World::new(1);
+    world.look(0);
+    world.wake(0);
+    for now_ms in (5..=90).step_by(5) {
+        world.times(unit, 1, now_ms, Queued);
+        world.look(now_ms);
+    }
+    let told = &world.told[0];
+    assert_eq!((told.phase, told.severity), (Started, Monitor));
+    assert!(told.waiting_ns > told.duration_ns / 2);
+    assert_eq!(world.lines[0].0, 85);
+}
+
+#[test]
+fn a_sleeping_thread_is_not_excused() {
+    let mut world = World::new(1);
+    world.look(0);
+    world.wake(0);
+    for now_ms in (5..=50).step_by(5) {
+        world.times(Unit::Worker(0), 1, 0, ThreadState::Off);
+        world.look(now_ms);
+    }
+    assert_eq!(world.lines[0].0, 25);
+    assert_eq!(world.told[0].waiting_ns, 0);
+}
+
+#[test]
+fn the_culprit_is_the_innermost_that_explains_half() {
+    let now_ns = 100 * MS;
+    let table: [(&[(u64, u64)], u64); 4] = [
+        (&[(1, 0)], 1),
+        (&[(1, 0), (2, 40)], 2),
+        (&[(1, 0), (2, 60)], 1),
+        (&[(1, 0), (2, 10), (3, 90)], 2),
+    ];
+    for (layers, expected) in table {
+        let culprit = poll(0, 1, None, layers).culprit(now_ns);
+        assert_eq!(culprit.task, expected, "{layers:?}");
+    }
+}
+
+#[test]
+fn what_is_open_when_the_watchdog_stops_is_told_as_cut_off() {
+    let mut world = World::new(2);
+    world.look(0);
+    world.wake(0);
+    world.wake(1);
+    world.look_through(5, 30);
+    world.park(1, 30);
+    world.look(35);
+    world.told.clear();
+    let mut events = Vec::new();
+    world.detector.stop(50 * MS, &mut events);
+    let told: Vec<_> = events
+        .iter()
+        .map(|t| (t.phase, t.cut_off, t.duration_ns / MS))
+        .collect();
+    assert_eq!(told, [(Ended, true, 45)]);
+}
+
+#[test]
+fn it_can_end_between_two_looks_after_reaching_the_threshold() {
+    let mut world = World::new(0);
+    world.begin(7, 3, None, 0);
+    world.look(15);
+    world.end(7, 21);
+    world.look(22);
+    let lines: Vec<_> = world.lines.iter().map(|line| (line.1, line.4)).collect();
+    assert_eq!(lines, [(Started, 21), (Ended, 21)]);
+    // One that stays below it is none.
+    world.begin(7, 4, None, 30);
+    world.look(45);
+    world.end(7, 49);
+    world.look(51);
+    assert_eq!(world.lines.len(), 2);
+}

@@ -1,0 +1,205 @@
+//! One worker, or one thread that polls without being one: its holds and its episode.
+
+use crate::detector::age::Age;
+use crate::detector::hold::{PollHold, TurnHold};
+use crate::detector::observation::{Layer, PollId, Unit};
+use crate::detector::{Told, severity_of};
+use crate::severity::{Severity, Thresholds};
+use crate::stall::{Phase, StallKind};
+
+/// Where events go and what they need.
+pub(crate) struct Teller<'a> {
+    pub(crate) thresholds: &'a Thresholds,
+    pub(crate) next_id: &'a mut dyn FnMut() -> u64,
+    pub(crate) events: &'a mut Vec<Told>,
+}
+
+impl std::fmt::Debug for Teller<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Teller").finish_non_exhaustive()
+    }
+}
+
+/// A stall that has been told of and is not over.
+#[derive(Clone, Debug)]
+pub(crate) struct Episode {
+    id: u64,
+    severity: Severity,
+    /// The poll that it is; `None` where only the turn is known.
+    poll: Option<PollId>,
+    culprit: Option<Layer>,
+    start_ns: u64,
+}
+
+/// What is in progress on one unit.
+#[derive(Clone, Debug)]
+pub(crate) struct Held {
+    pub(crate) unit: Unit,
+    pub(crate) poll: Option<PollHold>,
+    pub(crate) turn: Option<TurnHold>,
+    episode: Option<Episode>,
+}
+
+impl Held {
+    pub(crate) const fn new(unit: Unit) -> Self {
+        Held {
+            unit,
+            poll: None,
+            turn: None,
+            episode: None,
+        }
+    }
+
+    /// The severity that the open episode was last told with.
+    pub(crate) fn told_severity(&self) -> Option<Severity> {
+        self.episode.as_ref().map(|episode| episode.severity)
+    }
+
+    /// Whether the open episode is this poll, or with `None` a turn.
+    pub(crate) fn episode_is(&self, poll: Option<PollId>) -> bool {
+        self.episode
+            .as_ref()
+            .is_some_and(|episode| episode.poll == poll)
+    }
+
+    pub(crate) const fn has_episode(&self) -> bool {
+        self.episode.is_some()
+    }
+
+    /// Starts or escalates the episode where its time has come.
+    pub(crate) fn rise(&mut self, now_ns: u64, teller: &mut Teller<'_>) {
+        if let Some(hold) = self.poll.clone()
+            && let Some(severity) = severity_of(teller.thresholds, hold.age.counts_ns(now_ns))
+        {
+            self.raise(severity, Some(&hold), &hold.age, now_ns, teller);
+        } else if let Some(age) = self.turn_to_blame(now_ns, teller.thresholds)
+            && let Some(severity) = severity_of(teller.thresholds, age.counts_ns(now_ns))
+        {
+            self.raise(severity, None, &age, now_ns, teller);
+        }
+    }
+
+    /// The turn, unless it is not known to be driven or a watched poll is what it is made of.
+    fn turn_to_blame(&self, now_ns: u64, thresholds: &Thresholds) -> Option<Age> {
+        // A watched poll that has been on the worker for that long will be told
+        // as what it is in a moment, or will be over.
+        let soon_ns = thresholds.monitor.as_nanos() / 2;
+        let poll_lasts = self
+            .poll
+            .as_ref()
+            .is_some_and(|poll| u128::from(poll.age.awake_ns(now_ns)) >= soon_ns);
+        self.turn
+            .as_ref()
+            .filter(|turn| turn.worker.driven && !poll_lasts)
+            .map(|turn| turn.age.clone())
+    }
+
+    fn raise(
+        &mut self,
+        severity: Severity,
+        poll: Option<&PollHold>,
+        age: &Age,
+        at_ns: u64,
+        teller: &mut Teller<'_>,
+    ) {
+        let culprit = poll.map(|poll| poll.seen.culprit(at_ns));
+        let phase = match &mut self.episode {
+            None => {
+                self.episode = Some(Episode {
+                    id: (teller.next_id)(),
+                    severity,
+                    poll: poll.map(|poll| poll.seen.id),
+                    culprit,
+                    start_ns: age.since_ns(),
+                });
+                Phase::Started
+            }
+            Some(episode) => {
+                if let Some(poll) = poll {
+                    episode.poll = Some(poll.seen.id);
+                    episode.culprit = culprit;
+                }
+                if severity <= episode.severity {
+                    return;
+                }
+                episode.severity = severity;
+                Phase::Escalated
+            }
+        };
+        self.tell(phase, at_ns, age, teller);
+    }
+
+    fn tell(&self, phase: Phase, at_ns: u64, age: &Age, teller: &mut Teller<'_>) {
+        let Some(episode) = &self.episode else { return };
+        // The episode may have begun as a turn, before the poll that it became.
+        let lead_ns = age.since_ns().saturating_sub(episode.start_ns);
+        teller.events.push(Told {
+            id: episode.id,
+            phase,
+            severity: episode.severity,
+            kind: match episode.poll {
+                Some(_) => StallKind::Poll,
+                None => StallKind::Turn,
+            },
+            unit: self.unit,
+            poll: episode.poll,
+            culprit: episode.culprit,
+            start_ns: episode.start_ns,
+            duration_ns: age.awake_ns(at_ns).saturating_add(lead_ns),
+            waiting_ns: age.waiting_ns(),
+            cut_off: false,
+        });
+    }
+
+    /// Ends the episode of a turn, whose beginning is now known better.
+    pub(crate) fn end_turn(&mut self, age: &Age, end_ns: u64, teller: &mut Teller<'_>) {
+        if let Some(episode) = &mut self.episode {
+            episode.start_ns = age.since_ns();
+        }
+        self.end(age, end_ns, teller);
+    }
+
+    /// Ends the episode.
+    pub(crate) fn end(&mut self, age: &Age, end_ns: u64, teller: &mut Teller<'_>) {
+        if let Some(episode) = &mut self.episode
+            && let Some(severity) = severity_of(teller.thresholds, age.counts_ns(end_ns))
+        {
+            episode.severity = episode.severity.max(severity);
+        }
+        self.tell(Phase::Ended, end_ns, age, teller);
+        self.episode = None;
+        // The turn goes on; what it has been told for is not told again.
+        if let Some(turn) = &mut self.turn {
+            turn.age = Age::new(end_ns.max(turn.age.since_ns()), 0);
+        }
+    }
+
+    /// Tells of a stall that was over before its time came to be told of.
+    pub(crate) fn in_hindsight(
+        &mut self,
+        poll: Option<&PollHold>,
+        age: &Age,
+        end_ns: u64,
+        teller: &mut Teller<'_>,
+    ) {
+        if let Some(severity) = severity_of(teller.thresholds, age.counts_ns(end_ns)) {
+            self.raise(severity, poll, age, end_ns, teller);
+            self.end(age, end_ns, teller);
+        }
+    }
+
+    /// Ends the episode because the watchdog stops.
+    pub(crate) fn cut_off(&mut self, now_ns: u64, teller: &mut Teller<'_>) {
+        let age = match (&self.poll, &self.turn) {
+            (Some(poll), _) => poll.age.clone(),
+            (None, Some(turn)) => turn.age.clone(),
+            (None, None) => return,
+        };
+        if self.has_episode() {
+            self.end(&age, now_ns, teller);
+            if let Some(told) = teller.events.last_mut() {
+                told.cut_off = true;
+            }
+        }
+    }
+}

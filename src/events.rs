@@ -1,0 +1,81 @@
+//! Stalls as tracing events. The only place that names tracing's macros.
+//!
+//! The fields are listed in [`crate::docs::events`].
+
+use tracing::dispatcher::Dispatch;
+use tracing::span::Id;
+use tracing::subscriber::NoSubscriber;
+
+use crate::severity::Severity;
+use crate::stall::{StallEvent, Task};
+
+/// Where events go: to the subscriber of the place where the watchdog was started.
+#[derive(Debug)]
+pub(crate) struct Emitter(Option<Dispatch>);
+
+macro_rules! tell {
+    ($level:expr, $parent:expr, $event:expr, $suppressed:expr) => {{
+        let stall = &$event.stall;
+        let task = stall.task();
+        tracing::event!(
+            target: "stallscope",
+            parent: $parent,
+            $level,
+            stall_id = stall.id().get(),
+            phase = %$event.phase,
+            severity = %stall.severity(),
+            kind = %stall.kind(),
+            task = task.map(Task::name),
+            task_id = task.and_then(Task::id),
+            location = task.and_then(Task::location).map(tracing::field::display),
+            worker = stall.worker(),
+            duration_ms = stall.duration().as_secs_f64() * 1e3,
+            cause = %stall.cause(),
+            suppressed = $suppressed,
+            "{}",
+            $event
+        )
+    }};
+}
+
+impl Emitter {
+    /// To be called where the user's subscriber is in force.
+    pub(crate) fn here() -> Self {
+        // Where there is none yet, the one that is global by then will do.
+        Emitter(tracing::dispatcher::get_default(|dispatch| {
+            (!dispatch.is::<NoSubscriber>()).then(|| dispatch.clone())
+        }))
+    }
+
+    /// Tells of one event; `span` is the id of its parent, 0 for none.
+    pub(crate) fn emit(&self, event: &StallEvent, span: u64, suppressed: u64) {
+        let parent = std::num::NonZeroU64::new(span).map(Id::from_non_zero_u64);
+        let suppressed = (suppressed > 0).then_some(suppressed);
+        self.within(|| match event.stall.severity() {
+            Severity::Critical => tell!(tracing::Level::ERROR, parent, event, suppressed),
+            Severity::High => tell!(tracing::Level::WARN, parent, event, suppressed),
+            Severity::Medium => tell!(tracing::Level::INFO, parent, event, suppressed),
+            Severity::Monitor => tell!(tracing::Level::DEBUG, parent, event, suppressed),
+        });
+    }
+
+    /// Tells of stalls that were kept back and that no later event has told of.
+    pub(crate) fn emit_untold(&self, culprit: &str, suppressed: u64) {
+        self.within(|| {
+            tracing::event!(
+                target: "stallscope",
+                tracing::Level::INFO,
+                culprit,
+                suppressed,
+                "{suppressed} more stalls of {culprit} were not told"
+            );
+        });
+    }
+
+    fn within(&self, f: impl FnOnce()) {
+        match &self.0 {
+            Some(dispatch) => tracing::dispatcher::with_default(dispatch, f),
+            None => f(),
+        }
+    }
+}

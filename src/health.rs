@@ -1,0 +1,120 @@
+//! How things are at the moment, for readiness endpoints, and how the watchdog itself is doing.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::severity::Severity;
+use crate::stall::Stall;
+
+/// How a runtime and its watchdog are at one moment.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// let watchdog = stallscope::Watchdog::start().unwrap();
+/// let status = if watchdog.health().is_healthy() { 200 } else { 503 };
+/// # assert_eq!(status, 200);
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Health {
+    pub(crate) ongoing: Vec<Stall>,
+    pub(crate) runtime_gone: bool,
+    pub(crate) last_tick_ns: u64,
+    pub(crate) tick_ns: u64,
+    pub(crate) alive_tasks: usize,
+    pub(crate) global_queue_depth: usize,
+    pub(crate) gaps: u64,
+    pub(crate) gaps_ns: u64,
+    pub(crate) callback_panics: u64,
+    pub(crate) slow_callbacks: u64,
+    pub(crate) dropped_events: u64,
+    pub(crate) suppressed: u64,
+    pub(crate) folded_names: u64,
+    pub(crate) unwatched_threads: u64,
+}
+
+impl Health {
+    /// Whether no stall of [`Severity::High`] or above goes on and the watchdog is awake.
+    pub fn is_healthy(&self) -> bool {
+        self.is_watching()
+            && self
+                .ongoing
+                .iter()
+                .all(|stall| stall.severity() < Severity::High)
+    }
+
+    /// Whether the watchdog has looked lately, within a second or ten ticks.
+    pub fn is_watching(&self) -> bool {
+        let patience = Duration::from_nanos(self.tick_ns)
+            .saturating_mul(10)
+            .max(Duration::from_secs(1));
+        self.last_tick() <= patience
+    }
+
+    /// The stalls that go on, as they were when last told of.
+    pub fn ongoing(&self) -> &[Stall] {
+        &self.ongoing
+    }
+
+    /// Whether the runtime is being or has been shut down.
+    pub const fn is_runtime_gone(&self) -> bool {
+        self.runtime_gone
+    }
+
+    /// How long ago the watchdog last looked.
+    pub const fn last_tick(&self) -> Duration {
+        Duration::from_nanos(self.last_tick_ns)
+    }
+
+    /// Tasks of the runtime that are not over.
+    pub const fn alive_tasks(&self) -> usize {
+        self.alive_tasks
+    }
+
+    /// Tasks that wait in the queue shared by all workers.
+    pub const fn global_queue_depth(&self) -> usize {
+        self.global_queue_depth
+    }
+
+    /// How often the watchdog found that it had stood still: the process was
+    /// stopped, the machine asleep, or no CPU to be had.
+    pub const fn gaps(&self) -> u64 {
+        self.gaps
+    }
+
+    /// For how long in all; no stall counts this time.
+    pub const fn time_in_gaps(&self) -> Duration {
+        Duration::from_nanos(self.gaps_ns)
+    }
+
+    /// How often an `on_stall` callback or a tracing subscriber panicked.
+    pub const fn callback_panics(&self) -> u64 {
+        self.callback_panics
+    }
+
+    /// How often an `on_stall` callback took longer than 100 ms.
+    pub const fn slow_callbacks(&self) -> u64 {
+        self.slow_callbacks
+    }
+
+    /// Events that could not be told because 1,024 were waiting; reports have them.
+    pub const fn dropped_events(&self) -> u64 {
+        self.dropped_events
+    }
+
+    /// Stalls that were not told to tracing because their culprit had many; callbacks and reports have them.
+    pub const fn suppressed(&self) -> u64 {
+        self.suppressed
+    }
+
+    /// Futures that are called `other` because the process has too many names.
+    pub const fn folded_names(&self) -> u64 {
+        self.folded_names
+    }
+
+    /// Threads whose polls are not seen because there are too many.
+    pub const fn unwatched_threads(&self) -> u64 {
+        self.unwatched_threads
+    }
+}

@@ -1,0 +1,111 @@
+//! What has been told of stalls so far: bounded, and read at any time.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::report::{Hotspot, SeverityCounts};
+use crate::severity::Severity;
+use crate::stall::{Location, Phase, Stall, StallEvent};
+
+/// How many stalls that are over are remembered one by one.
+const MAX_STALLS: usize = 1_000;
+/// How many culprits are summed up each; more are summed up together.
+const MAX_HOTSPOTS: usize = 256;
+
+/// The stalls of one watchdog.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    ongoing: Vec<Stall>,
+    over: VecDeque<Stall>,
+    forgotten: u64,
+    hotspots: HashMap<String, Hotspot>,
+    /// By name, then by place; as many as there are labels.
+    by_task: HashMap<String, Vec<(Option<Location>, SeverityCounts)>>,
+    max_severity: Option<Severity>,
+    counts: SeverityCounts,
+}
+
+impl Ledger {
+    pub(crate) fn enter(&mut self, event: &StallEvent) {
+        let stall = &event.stall;
+        self.max_severity = self.max_severity.max(Some(stall.severity()));
+        self.ongoing.retain(|other| other.id() != stall.id());
+        if event.phase != Phase::Ended {
+            self.ongoing.push(stall.clone());
+            return;
+        }
+        self.counts.count(stall.severity());
+        self.sum_up(stall);
+        self.count_for_task(stall);
+        if self.over.len() == MAX_STALLS {
+            self.over.pop_front();
+            self.forgotten += 1;
+        }
+        self.over.push_back(stall.clone());
+    }
+
+    fn sum_up(&mut self, stall: &Stall) {
+        let mut name = stall.culprit_name();
+        if !self.hotspots.contains_key(&name) && self.hotspots.len() >= MAX_HOTSPOTS {
+            "other".clone_into(&mut name);
+        }
+        self.hotspots
+            .entry(name.clone())
+            .or_insert_with(|| Hotspot::new(name))
+            .add(stall);
+    }
+
+    fn count_for_task(&mut self, stall: &Stall) {
+        let Some(task) = stall.task() else { return };
+        let places = self.by_task.entry(task.name().to_owned()).or_default();
+        let location = task.location();
+        match places
+            .iter_mut()
+            .find(|(place, _)| place.as_ref() == location)
+        {
+            Some((_, counts)) => counts.count(stall.severity()),
+            None => {
+                let mut counts = SeverityCounts::default();
+                counts.count(stall.severity());
+                places.push((location.cloned(), counts));
+            }
+        }
+    }
+
+    /// Those in progress, as they were when last told of.
+    pub(crate) fn ongoing(&self) -> &[Stall] {
+        &self.ongoing
+    }
+
+    /// Those over, the oldest first, then those in progress.
+    pub(crate) fn stalls(&self) -> Vec<Stall> {
+        self.over.iter().chain(&self.ongoing).cloned().collect()
+    }
+
+    pub(crate) const fn forgotten(&self) -> u64 {
+        self.forgotten
+    }
+
+    pub(crate) const fn max_severity(&self) -> Option<Severity> {
+        self.max_severity
+    }
+
+    pub(crate) const fn counts(&self) -> SeverityCounts {
+        self.counts
+    }
+
+    /// Stalls that are over, of one watched future's name.
+    pub(crate) fn counts_of(&self, name: &str, location: Option<&Location>) -> SeverityCounts {
+        let by_place = self.by_task.get(name);
+        by_place
+            .and_then(|places| places.iter().find(|(place, _)| place.as_ref() == location))
+            .map(|(_, counts)| *counts)
+            .unwrap_or_default()
+    }
+
+    /// The worst first.
+    pub(crate) fn hotspots(&self) -> Vec<Hotspot> {
+        let mut hotspots: Vec<Hotspot> = self.hotspots.values().cloned().collect();
+        hotspots.sort_by(|a, b| (b.total(), a.culprit()).cmp(&(a.total(), b.culprit())));
+        hotspots
+    }
+}

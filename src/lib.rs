@@ -1,0 +1,67 @@
+//! Says which tokio worker is stuck, in which task, for how long, while it is stuck.
+//!
+//! ```
+//! use stallscope::{WatchExt, Watchdog};
+//! use std::time::Duration;
+//!
+//! # #[tokio::main] async fn main() -> Result<(), stallscope::Error> {
+//! let watchdog = Watchdog::builder()
+//!     .on_stall(|event| println!("{event}"))
+//!     .start()?;
+//! tokio::spawn(
+//!     async {
+//!         std::thread::sleep(Duration::from_millis(150)); // blocks the worker
+//!     }
+//!     .watched("thumbnail"),
+//! )
+//! .await
+//! .unwrap();
+//! println!("{}", watchdog.report());
+//! # Ok(()) }
+//! ```
+//!
+//! # Map
+//! Data flows one way: observe, detect, explain, tell.
+//!
+//! | what | where |
+//! |---|---|
+//! | a future's polls are published and timed | [`WatchExt::watched`], [`spawn`], [`spawn_named`] |
+//! | a runtime is watched | [`Watchdog`], [`Builder`], [`PollTiming`] |
+//! | what is told | [`StallEvent`], [`Stall`], [`Severity`], [`Thresholds`] |
+//! | what is summed up | [`Report`], [`Health`], [`Summary`] |
+//!
+//! Stalls are also told as [`tracing`] events of target `stallscope`: see [`docs::events`].
+
+mod clock;
+mod detector;
+pub mod docs;
+mod error;
+mod events;
+mod health;
+mod histogram;
+mod ledger;
+mod limit;
+mod local;
+mod os;
+mod registry;
+mod report;
+mod runtime;
+mod sampler;
+mod severity;
+mod slot;
+mod stall;
+mod sync;
+mod teller;
+mod watchdog;
+mod watched;
+
+pub use error::Error;
+pub use health::Health;
+pub use histogram::Summary;
+pub use report::{Hotspot, Report, SeverityCounts, TaskPolls};
+pub use severity::{Severity, Thresholds};
+pub use stall::{
+    Cause, Frame, Location, Phase, Stack, Stall, StallEvent, StallId, StallKind, Task,
+};
+pub use watchdog::{Builder, PollTiming, Watchdog};
+pub use watched::{WatchExt, Watched, spawn, spawn_named};

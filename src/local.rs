@@ -1,0 +1,125 @@
+//! What a thread knows of itself: its entry in the registry, its runtime, its worker.
+
+use std::hash::{Hash, Hasher};
+
+use crate::registry::{Place, RuntimeId, Thread, registry};
+
+/// This thread's entry, given back when the thread ends.
+struct Enrolled(Option<&'static Thread>);
+
+impl Drop for Enrolled {
+    fn drop(&mut self) {
+        if let Some(thread) = self.0 {
+            thread.leave();
+        }
+    }
+}
+
+thread_local! {
+    static ENROLLED: Enrolled = Enrolled(registry().enrol());
+}
+
+/// This thread's entry; `None` where the bound is reached or the thread is ending.
+#[inline]
+pub(crate) fn this_thread() -> Option<&'static Thread> {
+    ENROLLED.try_with(|enrolled| enrolled.0).ok().flatten()
+}
+
+/// Learns from tokio which runtime and worker this thread is working for.
+pub(crate) fn place_here() -> Place {
+    let runtime = tokio::runtime::Handle::try_current()
+        .map(|handle| runtime_id(&handle))
+        .unwrap_or_default();
+    Place {
+        runtime,
+        worker: tokio::runtime::worker_index().and_then(|worker| u16::try_from(worker).ok()),
+    }
+}
+
+/// Makes this thread known as what it is at the moment.
+pub(crate) fn announce() {
+    if let Some(thread) = this_thread() {
+        thread.set_place(place_here());
+    }
+}
+
+/// The number within tokio's opaque id of a runtime.
+pub(crate) fn runtime_id(handle: &tokio::runtime::Handle) -> RuntimeId {
+    RuntimeId(number_in(&handle.id()) as u32)
+}
+
+/// tokio's id of the task being polled on this thread; 0 for none.
+pub(crate) fn task_id() -> u64 {
+    tokio::task::try_id().map_or(0, |id| number_in(&id))
+}
+
+/// Takes the number out of an opaque id, which shows it only to a hasher.
+fn number_in(id: &impl Hash) -> u64 {
+    let mut number = Number(0);
+    id.hash(&mut number);
+    number.0
+}
+
+struct Number(u64);
+
+impl Hasher for Number {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = number;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_the_numbers_that_tokio_prints() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let printed: u32 = runtime.handle().id().to_string().parse().unwrap();
+        assert_eq!(runtime_id(runtime.handle()), RuntimeId(printed));
+        let (seen, printed) = runtime.block_on(async {
+            tokio::spawn(async { (task_id(), tokio::task::id().to_string()) })
+                .await
+                .unwrap()
+        });
+        assert_eq!(seen.to_string(), printed);
+        assert_eq!(task_id(), 0, "outside of any task");
+    }
+
+    #[test]
+    fn a_thread_knows_its_place() {
+        assert_eq!(place_here(), Place::default());
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .build()
+            .unwrap();
+        let expected = runtime_id(runtime.handle());
+        let (root, worker) = runtime.block_on(async {
+            let worker = tokio::spawn(async { place_here() }).await.unwrap();
+            (place_here(), worker)
+        });
+        assert_eq!((root.runtime, root.worker), (expected, None));
+        assert_eq!((worker.runtime, worker.worker), (expected, Some(0)));
+    }
+
+    #[test]
+    fn an_entry_is_given_back_when_its_thread_ends() {
+        let entry = |()| std::ptr::from_ref(this_thread().unwrap()).addr();
+        let first = std::thread::spawn(move || entry(())).join().unwrap();
+        // Other tests' threads may take it first, but not twenty times.
+        let again = (0..20).any(|_| std::thread::spawn(move || entry(())).join().unwrap() == first);
+        assert!(again);
+    }
+}

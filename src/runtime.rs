@@ -1,0 +1,116 @@
+//! What tokio tells of a runtime's workers, on stable and with nothing wrapped.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::runtime::{Handle, RuntimeFlavor, RuntimeMetrics};
+
+use crate::detector::WorkerSeen;
+use crate::local;
+use crate::registry::RuntimeId;
+
+/// Whether a runtime has begun to shut down; set by [`Sentinel`].
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Gone(Arc<AtomicBool>);
+
+impl Gone {
+    pub(crate) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// To be owned by a task of the runtime.
+    pub(crate) fn sentinel(&self) -> Sentinel {
+        Sentinel(self.clone())
+    }
+}
+
+/// Says at its drop that the runtime is gone.
+///
+/// A runtime that shuts down drops its tasks; nothing else tells of it on
+/// stable: the counters of its workers just stop, as those of stuck ones do.
+#[derive(Debug)]
+pub(crate) struct Sentinel(Gone);
+
+impl Drop for Sentinel {
+    fn drop(&mut self) {
+        let Gone(flag) = &self.0;
+        flag.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A runtime being watched.
+#[derive(Debug)]
+pub(crate) struct Runtime {
+    metrics: RuntimeMetrics,
+    id: RuntimeId,
+    flavor: RuntimeFlavor,
+    gone: Gone,
+}
+
+impl Runtime {
+    pub(crate) fn new(handle: &Handle, gone: Gone) -> Self {
+        Runtime {
+            metrics: handle.metrics(),
+            id: local::runtime_id(handle),
+            flavor: handle.runtime_flavor(),
+            gone,
+        }
+    }
+
+    pub(crate) const fn id(&self) -> RuntimeId {
+        self.id
+    }
+
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.is_set()
+    }
+
+    pub(crate) fn is_multi_thread(&self) -> bool {
+        self.flavor == RuntimeFlavor::MultiThread
+    }
+
+    pub(crate) fn workers(&self) -> usize {
+        self.metrics.num_workers()
+    }
+
+    pub(crate) fn alive_tasks(&self) -> usize {
+        self.metrics.num_alive_tasks()
+    }
+
+    pub(crate) fn global_queue_depth(&self) -> usize {
+        self.metrics.global_queue_depth()
+    }
+
+    /// What each worker tells of itself; none once the runtime is gone.
+    ///
+    /// tokio 1.54 publishes these numbers when a worker parks, when it wakes,
+    /// and after every 61 polls in between (`multi_thread/worker.rs`,
+    /// `Core::maintenance`; `current_thread/mod.rs`, `park_yield`): that trip is
+    /// a turn. The count of parks and wakes is odd while a worker is parked.
+    pub(crate) fn look(&self, workers: &mut Vec<WorkerSeen>) {
+        workers.clear();
+        if self.is_gone() {
+            return;
+        }
+        workers.extend((0..self.workers()).map(|worker| {
+            let parks = self.metrics.worker_park_unpark_count(worker);
+            let busy = self.metrics.worker_total_busy_duration(worker);
+            WorkerSeen {
+                parked: parks % 2 == 1,
+                parks,
+                busy_ns: u64::try_from(busy.as_nanos()).unwrap_or(u64::MAX),
+                driven: self.is_driven(parks, busy),
+            }
+        }));
+    }
+
+    /// Whether a worker that tells nothing new is known to be in its loop.
+    ///
+    /// A multi-thread runtime's workers are, once they have told anything at
+    /// all. A current-thread runtime is driven only while somebody is in its
+    /// `block_on`, and nothing tells of that.
+    fn is_driven(&self, parks: u64, busy: Duration) -> bool {
+        self.is_multi_thread() && (parks > 0 || !busy.is_zero())
+    }
+}

@@ -1,0 +1,397 @@
+//! What is told of a stall: plain data.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::severity::Severity;
+
+/// A number that tells a stall from all others of this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct StallId(pub(crate) u64);
+
+impl StallId {
+    /// The number itself.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for StallId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// Where in a stall's life an event is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// It has lasted for the lowest threshold and goes on.
+    Started,
+    /// It has reached the next severity and goes on.
+    Escalated,
+    /// It is over, or the watchdog stops: [`Stall::is_ongoing`] tells.
+    Ended,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Phase::Started => "started",
+            Phase::Escalated => "escalated",
+            Phase::Ended => "ended",
+        })
+    }
+}
+
+/// What has held up its thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StallKind {
+    /// One poll of a watched future.
+    Poll,
+    /// One trip of a worker round its event loop: up to 61 polls, so perhaps
+    /// many short ones and no long one.
+    Turn,
+}
+
+impl fmt::Display for StallKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            StallKind::Poll => "poll",
+            StallKind::Turn => "turn",
+        })
+    }
+}
+
+/// Why a poll or turn does not return.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Cause {
+    /// It computes.
+    OnCpu,
+    /// It sleeps in a system call.
+    Blocked {
+        /// The call's name, like `fsync`.
+        syscall: String,
+    },
+    /// It waits for a lock.
+    Lock,
+    /// It waits for memory that is being read from disk.
+    PageFault,
+    /// It could run, but other threads had the CPUs.
+    Starved,
+    /// The whole process stood still.
+    Suspended,
+    /// Not known.
+    Unknown,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Cause::OnCpu => f.pad("on CPU"),
+            Cause::Blocked { syscall } => f.pad(&format!("blocked in {syscall}")),
+            Cause::Lock => f.pad("lock"),
+            Cause::PageFault => f.pad("page fault"),
+            Cause::Starved => f.pad("starved"),
+            Cause::Suspended => f.pad("suspended"),
+            Cause::Unknown => f.pad("unknown"),
+        }
+    }
+}
+
+/// A place in source code.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Location {
+    pub(crate) file: String,
+    pub(crate) line: u32,
+    pub(crate) column: u32,
+}
+
+impl Location {
+    /// The path as the compiler knows it.
+    pub fn file(&self) -> &str {
+        &self.file
+    }
+
+    /// Counted from 1.
+    pub const fn line(&self) -> u32 {
+        self.line
+    }
+
+    /// Counted from 1.
+    pub const fn column(&self) -> u32 {
+        self.column
+    }
+}
+
+impl From<&std::panic::Location<'_>> for Location {
+    fn from(location: &std::panic::Location<'_>) -> Self {
+        Location {
+            file: location.file().to_owned(),
+            line: location.line(),
+            column: location.column(),
+        }
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("{}:{}", self.file, self.line))
+    }
+}
+
+/// The watched future that a stall is about.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Task {
+    pub(crate) name: String,
+    pub(crate) location: Option<Location>,
+    pub(crate) id: Option<u64>,
+}
+
+impl Task {
+    /// The name given to [`watched`](crate::WatchExt::watched).
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where it was given; `None` for the name that stands for all beyond the bound.
+    pub const fn location(&self) -> Option<&Location> {
+        self.location.as_ref()
+    }
+
+    /// tokio's id of the task it runs in, as `tokio::task::Id` prints it.
+    pub const fn id(&self) -> Option<u64> {
+        self.id
+    }
+}
+
+/// One function on a stack.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Frame {
+    pub(crate) function: Option<String>,
+    pub(crate) file: Option<String>,
+    pub(crate) line: Option<u32>,
+    pub(crate) column: Option<u32>,
+    pub(crate) module: Option<String>,
+    pub(crate) build_id: Option<String>,
+    pub(crate) address: u64,
+}
+
+impl Frame {
+    /// The function's path, without its hash.
+    pub fn function(&self) -> Option<&str> {
+        self.function.as_deref()
+    }
+
+    /// The source file, where the program has line tables.
+    pub fn file(&self) -> Option<&str> {
+        self.file.as_deref()
+    }
+
+    /// The line in it.
+    pub const fn line(&self) -> Option<u32> {
+        self.line
+    }
+
+    /// The column in it.
+    pub const fn column(&self) -> Option<u32> {
+        self.column
+    }
+
+    /// The executable or library that the code is in.
+    pub fn module(&self) -> Option<&str> {
+        self.module.as_deref()
+    }
+
+    /// The module's build id in hexadecimal, to symbolize later.
+    pub fn build_id(&self) -> Option<&str> {
+        self.build_id.as_deref()
+    }
+
+    /// The address, relative to the module.
+    pub const fn address(&self) -> u64 {
+        self.address
+    }
+}
+
+impl fmt::Display for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.function {
+            Some(function) => f.write_str(function)?,
+            None => write!(
+                f,
+                "{}+{:#x}",
+                self.module.as_deref().unwrap_or("?"),
+                self.address
+            )?,
+        }
+        match (&self.file, self.line) {
+            (Some(file), Some(line)) => write!(f, " {file}:{line}"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Where a stuck thread was.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Stack {
+    pub(crate) frames: Vec<Frame>,
+    pub(crate) culprit: Option<usize>,
+    pub(crate) leaf: Option<usize>,
+}
+
+impl Stack {
+    /// All of it, the innermost function first.
+    pub fn frames(&self) -> &[Frame] {
+        &self.frames
+    }
+
+    /// The innermost function of the user's own code.
+    pub fn culprit(&self) -> Option<&Frame> {
+        self.frames.get(self.culprit?)
+    }
+
+    /// What the culprit called, like `std::fs::read`.
+    pub fn leaf(&self) -> Option<&Frame> {
+        self.frames.get(self.leaf?)
+    }
+}
+
+/// One stall, as far as it is known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stall {
+    pub(crate) id: StallId,
+    pub(crate) severity: Severity,
+    pub(crate) kind: StallKind,
+    pub(crate) task: Option<Task>,
+    pub(crate) worker: Option<usize>,
+    pub(crate) duration_ns: u64,
+    pub(crate) waiting_ns: u64,
+    pub(crate) cause: Cause,
+    pub(crate) stack: Option<Stack>,
+    pub(crate) ongoing: bool,
+}
+
+impl Stall {
+    /// Its number, the same in all of its events.
+    pub const fn id(&self) -> StallId {
+        self.id
+    }
+
+    /// The highest severity it has reached.
+    ///
+    /// Time that the thread spent waiting for a CPU counts a quarter at most:
+    /// a stall of 120 ms of which 60 were such waiting is no MEDIUM one.
+    pub const fn severity(&self) -> Severity {
+        self.severity
+    }
+
+    /// Whether it is one poll, or one turn of a worker's loop.
+    pub const fn kind(&self) -> StallKind {
+        self.kind
+    }
+
+    /// The watched future it is about, where there is one.
+    pub const fn task(&self) -> Option<&Task> {
+        self.task.as_ref()
+    }
+
+    /// The worker it holds up; `None` on a thread that is none, like that of
+    /// `block_on` in a multi-thread runtime.
+    pub const fn worker(&self) -> Option<usize> {
+        self.worker
+    }
+
+    /// How long it has lasted, without the time in which the process stood still.
+    ///
+    /// Exact for a watched poll that is over. For a turn it is exact if the
+    /// worker was idle before, else right to about a tick.
+    pub const fn duration(&self) -> Duration {
+        Duration::from_nanos(self.duration_ns)
+    }
+
+    /// Of the duration, how long the thread is known to have waited for a CPU.
+    ///
+    /// Zero where the platform does not tell.
+    pub const fn waiting(&self) -> Duration {
+        Duration::from_nanos(self.waiting_ns)
+    }
+
+    /// Why it does not return, as far as that is known.
+    pub fn cause(&self) -> Cause {
+        self.cause.clone()
+    }
+
+    /// Where the thread was, where that could be found out.
+    pub const fn stack(&self) -> Option<&Stack> {
+        self.stack.as_ref()
+    }
+
+    /// Whether it goes on: true in an [`Ended`](Phase::Ended) event only if the
+    /// watchdog stopped before the stall did.
+    pub const fn is_ongoing(&self) -> bool {
+        self.ongoing
+    }
+}
+
+impl Stall {
+    /// By what stalls are counted together.
+    pub(crate) fn culprit_name(&self) -> String {
+        match (&self.task, self.worker) {
+            (Some(task), _) => match &task.location {
+                Some(location) => format!("{} ({location})", task.name),
+                None => task.name.clone(),
+            },
+            (None, Some(worker)) => format!("turn of worker {worker}"),
+            (None, None) => "unknown".to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Stall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} {} of {:.1?}",
+            self.severity,
+            self.kind,
+            self.duration()
+        )?;
+        if let Some(task) = &self.task {
+            write!(f, " in `{}`", task.name)?;
+        }
+        if let Some(worker) = self.worker {
+            write!(f, " on worker {worker}")?;
+        }
+        if self.cause != Cause::Unknown {
+            write!(f, ": {}", self.cause)?;
+        }
+        if let Some(culprit) = self.stack().and_then(Stack::culprit) {
+            write!(f, " at {culprit}")?;
+        } else if let Some(location) = self.task().and_then(Task::location) {
+            write!(f, " (future made at {location})")?;
+        }
+        Ok(())
+    }
+}
+
+/// What `on_stall` is called with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StallEvent {
+    /// Where in its life the stall is.
+    pub phase: Phase,
+    /// The stall as far as it is known.
+    pub stall: Stall,
+}
+
+impl fmt::Display for StallEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.phase, self.stall)
+    }
+}

@@ -1,0 +1,220 @@
+//! The settings of a watchdog, checked before anything is started.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+
+use crate::error::Error;
+use crate::registry::Timing;
+use crate::severity::Thresholds;
+use crate::stall::StallEvent;
+use crate::teller::OnStall;
+use crate::watchdog::Watchdog;
+
+/// The shortest tick: below it the watchdog would do nothing but wake up.
+const MIN_TICK: Duration = Duration::from_micros(20);
+
+/// How much each poll of a watched future measures.
+///
+/// A process has one setting: of several watchdogs the most demanding wins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum PollTiming {
+    /// Each poll's duration, for exact histograms: reads the clock twice.
+    #[default]
+    Exact,
+    /// Only when each poll began, for the detection of stalls: reads the clock
+    /// once, and leaves the histograms of polls empty.
+    DetectOnly,
+}
+
+impl PollTiming {
+    pub(crate) const fn timing(self) -> Timing {
+        match self {
+            PollTiming::Exact => Timing::Exact,
+            PollTiming::DetectOnly => Timing::Start,
+        }
+    }
+}
+
+/// Sets up a [`Watchdog`]; made by [`Watchdog::builder`].
+#[derive(Clone)]
+#[must_use = "a builder does nothing until it is started"]
+pub struct Builder {
+    pub(crate) thresholds: Thresholds,
+    pub(crate) tick: Option<Duration>,
+    pub(crate) lag_period: Option<Duration>,
+    pub(crate) poll_timing: PollTiming,
+    pub(crate) on_stall: Option<OnStall>,
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("thresholds", &self.thresholds)
+            .field("tick", &self.tick_or_default())
+            .field("lag_period", &self.lag_period)
+            .field("poll_timing", &self.poll_timing)
+            .field("on_stall", &self.on_stall.is_some())
+            .finish()
+    }
+}
+
+impl Builder {
+    pub(crate) fn new() -> Self {
+        Builder {
+            thresholds: Thresholds::default(),
+            tick: None,
+            lag_period: Some(Duration::from_millis(20)),
+            poll_timing: PollTiming::default(),
+            on_stall: None,
+        }
+    }
+
+    /// From which duration on a stall has which severity; [`Thresholds::default`] by default.
+    pub const fn thresholds(mut self, thresholds: Thresholds) -> Self {
+        self.thresholds = thresholds;
+        self
+    }
+
+    /// How often the watchdog looks; half the lowest threshold by default, but
+    /// 5 ms at most.
+    ///
+    /// A stall is told at the latest one tick after it has reached a threshold.
+    /// May not be longer than the lowest threshold, or it could miss a stall.
+    pub const fn tick(mut self, tick: Duration) -> Self {
+        self.tick = Some(tick);
+        self
+    }
+
+    /// How often the lag of the event loop is sampled, every 20 ms by default; `None` for never.
+    ///
+    /// Sampling uses the runtime's timers. A runtime that was built without
+    /// `enable_time` needs `None` here, or tokio panics in the sampling task.
+    pub const fn lag_period(mut self, period: Option<Duration>) -> Self {
+        self.lag_period = period;
+        self
+    }
+
+    /// How much each poll of a watched future measures; all by default.
+    pub const fn poll_timing(mut self, timing: PollTiming) -> Self {
+        self.poll_timing = timing;
+        self
+    }
+
+    /// Calls `callback` with each event of each stall.
+    ///
+    /// It runs on a thread of its own, one event at a time, in order. One that
+    /// panics or takes long harms nothing but later events' promptness, and is
+    /// counted in [`Health`](crate::Health).
+    pub fn on_stall(mut self, callback: impl Fn(&StallEvent) + Send + Sync + 'static) -> Self {
+        self.on_stall = Some(Arc::new(callback));
+        self
+    }
+
+    /// Starts a watchdog of the runtime that this is called in.
+    ///
+    /// # Errors
+    /// If there is no runtime, a setting is out of range, or a thread cannot be
+    /// started; the text names the field and the remedy.
+    pub fn start(self) -> Result<Watchdog, Error> {
+        let handle = Handle::try_current().map_err(|_| Error::no_runtime())?;
+        self.start_on(&handle)
+    }
+
+    /// Starts a watchdog of the runtime of this handle.
+    ///
+    /// A second watchdog of a runtime is independent of the first: each tells
+    /// of all stalls by itself.
+    ///
+    /// # Errors
+    /// As [`Builder::start`].
+    pub fn start_on(self, handle: &Handle) -> Result<Watchdog, Error> {
+        self.check()?;
+        Watchdog::launch(&self, handle)
+    }
+
+    pub(crate) fn tick_or_default(&self) -> Duration {
+        self.tick
+            .unwrap_or_else(|| (self.thresholds.monitor / 2).min(Duration::from_millis(5)))
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        self.thresholds.check()?;
+        let tick = self.tick_or_default();
+        if tick < MIN_TICK {
+            return Err(Error::config(
+                "tick",
+                format!("is {tick:?}, below {MIN_TICK:?}"),
+                "set it to about half the lowest threshold",
+            ));
+        }
+        if tick > self.thresholds.monitor {
+            return Err(Error::config(
+                "tick",
+                format!(
+                    "is {tick:?}, longer than the lowest threshold, thresholds.monitor ({:?})",
+                    self.thresholds.monitor
+                ),
+                "set it to about half the lowest threshold",
+            ));
+        }
+        match self.lag_period {
+            Some(period) if period < Duration::from_millis(1) => Err(Error::config(
+                "lag_period",
+                format!("is {period:?}, below tokio's timer resolution of 1 ms"),
+                "set it to 1 ms or more, or to `None`",
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(builder: Builder) -> String {
+        let error = builder.check().unwrap_err();
+        assert!(error.is_config());
+        error.to_string()
+    }
+
+    #[test]
+    fn bad_settings_are_named_with_the_remedy() {
+        let builder = Builder::new;
+        let text = problem(builder().tick(Duration::ZERO));
+        assert!(text.contains("`tick`") && text.contains("half"), "{text}");
+        let text = problem(builder().tick(Duration::from_millis(11)));
+        assert!(
+            text.contains("`tick`") && text.contains("thresholds.monitor"),
+            "{text}"
+        );
+        let text = problem(builder().thresholds(Thresholds {
+            monitor: Duration::from_secs(9),
+            ..Thresholds::default()
+        }));
+        assert!(text.contains("thresholds.medium"), "{text}");
+        let text = problem(builder().lag_period(Some(Duration::ZERO)));
+        assert!(
+            text.contains("`lag_period`") && text.contains("None"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn the_presets_are_accepted() {
+        for thresholds in [Thresholds::default(), Thresholds::low_latency()] {
+            Builder::new().thresholds(thresholds).check().unwrap();
+        }
+    }
+
+    #[test]
+    fn there_must_be_a_runtime() {
+        let error = Builder::new().start().unwrap_err();
+        assert!(error.is_no_runtime());
+        assert!(error.to_string().contains("start_on"), "{error}");
+    }
+}

@@ -1,0 +1,138 @@
+//! Gathers what is to be seen at one tick: slots, tokio's counters, threads.
+
+use std::collections::HashMap;
+
+use crate::clock::Calibrated;
+use crate::detector::{
+    Detector, FinishedSeen, Layer, Observation, PollId, PollSeen, ThreadTimes, Unit,
+};
+use crate::os::ThreadProbe;
+use crate::registry::{Place, RuntimeId, Tag, Thread, registry};
+use crate::runtime::Runtime;
+use crate::slot::Poll;
+
+/// Sees one runtime.
+#[derive(Debug)]
+pub(crate) struct Observer {
+    clock: &'static Calibrated,
+    runtime: Runtime,
+    /// Kept open, by the number of the thread's entry.
+    probes: HashMap<usize, ThreadProbe>,
+}
+
+impl Observer {
+    pub(crate) fn new(clock: &'static Calibrated, runtime: Runtime) -> Self {
+        Observer {
+            clock,
+            runtime,
+            probes: HashMap::new(),
+        }
+    }
+
+    /// Fills `seen`; but for the watchdog's gap, which it cannot know.
+    pub(crate) fn observe(&mut self, detector: &Detector, seen: &mut Observation) {
+        self.look_at_slots(seen);
+        // After the slots: a poll that is still there at the next tick was there
+        // when its worker's counters were read, so they are those of that poll.
+        self.runtime.look(&mut seen.workers);
+        self.look_at_threads(detector, seen);
+        seen.now_ns = self.clock.now_ns();
+    }
+
+    fn look_at_slots(&self, seen: &mut Observation) {
+        seen.polls.clear();
+        seen.finished.clear();
+        registry().for_each_thread(|number, thread| {
+            if let Some(finished) = thread.slot.finished()
+                && let Some(poll) = self.poll(number, std::slice::from_ref(&finished.poll))
+            {
+                seen.finished.push(FinishedSeen {
+                    poll,
+                    end_ns: self.clock.ns_of(finished.end),
+                });
+            }
+            let polls = thread.slot.polls();
+            if let Some(poll) = self.poll(number, polls.as_slice()) {
+                // Whether it will become a stall is not known; that it ends
+                // exactly if it does costs it one look at the clock.
+                thread.slot.flag(poll.id.seq);
+                seen.polls.push(poll);
+            }
+        });
+    }
+
+    /// The poll, if it is this runtime's, or nobody's.
+    fn poll(&self, thread: usize, polls: &[Poll]) -> Option<PollSeen> {
+        let outermost = polls.first()?;
+        let place = Tag::unpack(outermost.stamp.tag).place;
+        if place.runtime != self.runtime.id() && place.runtime != RuntimeId::default() {
+            return None;
+        }
+        let id = PollId {
+            thread,
+            seq: outermost.seq,
+        };
+        let layers = polls.iter().map(|poll| Layer {
+            label: Tag::unpack(poll.stamp.tag).label,
+            start_ns: (poll.stamp.start != 0).then(|| self.clock.ns_of(poll.stamp.start)),
+            task: poll.stamp.task,
+            span: poll.stamp.span,
+            anchor: poll.stamp.anchor,
+        });
+        Some(PollSeen::new(id, place.worker.map(usize::from), layers))
+    }
+
+    /// The times of the threads that hold what was in progress at the last tick.
+    fn look_at_threads(&mut self, detector: &Detector, seen: &mut Observation) {
+        seen.times.clear();
+        for (unit, thread) in detector.holds() {
+            let thread = match (unit, thread) {
+                (_, Some(thread)) => Some(thread),
+                (Unit::Thread(thread), None) => Some(thread),
+                (Unit::Worker(worker), None) => self.thread_of(worker),
+            };
+            if let Some(times) = thread.and_then(|thread| self.times(thread)) {
+                seen.times.push((unit, times));
+            }
+        }
+    }
+
+    /// The thread that runs a worker, if exactly one says so.
+    fn thread_of(&self, worker: usize) -> Option<usize> {
+        let place = Place {
+            runtime: self.runtime.id(),
+            worker: u16::try_from(worker).ok(),
+        };
+        let mut found = None;
+        let mut several = false;
+        registry().for_each_thread(|number, thread: &'static Thread| {
+            if thread.place() == place.pack() {
+                several = found.is_some();
+                found = Some(number);
+            }
+        });
+        found.filter(|_| !several)
+    }
+
+    fn times(&mut self, number: usize) -> Option<ThreadTimes> {
+        let mut tid = None;
+        registry().for_each_thread(|other, thread| {
+            if other == number {
+                tid = thread.tid();
+            }
+        });
+        let tid = tid?;
+        let fits = self
+            .probes
+            .get(&number)
+            .is_some_and(|probe| probe.tid() == tid);
+        if !fits {
+            self.probes.insert(number, ThreadProbe::open(tid)?);
+        }
+        let times = self.probes.get(&number)?.times();
+        if times.is_none() {
+            self.probes.remove(&number);
+        }
+        times
+    }
+}

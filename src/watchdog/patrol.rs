@@ -1,0 +1,130 @@
+//! The watchdog's thread: observe, detect, explain, tell; then park until the next tick.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use std::time::Duration;
+
+use crate::clock::Calibrated;
+use crate::detector::{Detector, Observation, Told, Unit};
+use crate::registry::registry;
+use crate::stall::{Cause, Phase, Stall, StallEvent, StallId, Task};
+use crate::teller::{Message, Queue};
+use crate::watchdog::Shared;
+use crate::watchdog::observe::Observer;
+
+/// How soon the next tick may follow, whatever is due.
+const SHORTEST_WAIT_NS: u64 = 20_000;
+
+/// What the thread works with.
+#[derive(Debug)]
+pub(crate) struct Patrol {
+    pub(crate) clock: &'static Calibrated,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) observer: Observer,
+    pub(crate) detector: Detector,
+    pub(crate) queue: Queue,
+}
+
+impl Patrol {
+    /// Runs until the watchdog is dropped.
+    pub(crate) fn run(mut self) {
+        let mut seen = Observation::default();
+        let mut told = Vec::new();
+        let mut planned_ns = None;
+        loop {
+            self.observer.observe(&self.detector, &mut seen);
+            seen.gap_ns = planned_ns.map_or(0, |planned_ns| self.gap_ns(planned_ns, seen.now_ns));
+            let next_id = &mut || registry().next_stall_id();
+            self.detector.observe(&seen, next_id, &mut told);
+            self.shared.ticked_ns.store(seen.now_ns, Relaxed);
+            self.tell(&mut told);
+
+            let next_ns = self.next_ns(seen.now_ns);
+            planned_ns = Some(next_ns);
+            self.shared.lag.plan(next_ns);
+            if self.wait_until(next_ns) {
+                break;
+            }
+        }
+        self.detector.stop(self.clock.now_ns(), &mut told);
+        self.tell(&mut told);
+    }
+
+    fn next_ns(&self, now_ns: u64) -> u64 {
+        let regular_ns = now_ns.saturating_add(self.shared.tick_ns);
+        self.detector
+            .next_ns()
+            .map_or(regular_ns, |due_ns| due_ns.min(regular_ns))
+            .max(now_ns.saturating_add(SHORTEST_WAIT_NS))
+    }
+
+    /// Parks, rather than sleeps, so that a drop need not wait; true if it is time to stop.
+    fn wait_until(&self, until_ns: u64) -> bool {
+        loop {
+            if self.shared.stop.load(Acquire) {
+                return true;
+            }
+            let now_ns = self.clock.now_ns();
+            if now_ns >= until_ns {
+                return false;
+            }
+            std::thread::park_timeout(Duration::from_nanos(until_ns - now_ns));
+        }
+    }
+
+    /// How long the watchdog stood still, if it was late by more than it ever is.
+    fn gap_ns(&self, planned_ns: u64, now_ns: u64) -> u64 {
+        let late_ns = now_ns.saturating_sub(planned_ns);
+        if late_ns <= self.shared.tolerance_ns {
+            return 0;
+        }
+        self.shared.lag.gap(planned_ns, now_ns);
+        self.shared.gaps.fetch_add(1, Relaxed);
+        self.shared.gaps_ns.fetch_add(late_ns, Relaxed);
+        late_ns
+    }
+
+    fn tell(&self, told: &mut Vec<Told>) {
+        for told in told.drain(..) {
+            let event = event_of(&told);
+            self.shared.ledger().enter(&event);
+            self.queue.send(Message {
+                event,
+                span: told.culprit.map_or(0, |layer| layer.span),
+            });
+        }
+    }
+}
+
+fn event_of(told: &Told) -> StallEvent {
+    let task = told.culprit.and_then(|layer| {
+        let label = registry().label_of(layer.label)?;
+        Some(Task {
+            name: label.name.into_string(),
+            location: label.location.map(Into::into),
+            id: (layer.task != 0).then_some(layer.task),
+        })
+    });
+    StallEvent {
+        phase: told.phase,
+        stall: Stall {
+            id: StallId(told.id),
+            severity: told.severity,
+            kind: told.kind,
+            task,
+            worker: match told.unit {
+                Unit::Worker(worker) => Some(worker),
+                Unit::Thread(_) => None,
+            },
+            duration_ns: told.duration_ns,
+            waiting_ns: told.waiting_ns,
+            cause: if told.waiting_ns > told.duration_ns / 2 {
+                Cause::Starved
+            } else {
+                Cause::Unknown
+            },
+            stack: None,
+            ongoing: told.phase != Phase::Ended || told.cut_off,
+        },
+    }
+}
