@@ -269,7 +269,7 @@ mod tests {
     #[test]
     fn the_bounds_are_accepted() {
         assert!(Histogram::new().buckets.is_some());
-        assert!(HIGHEST_NS >= 3_600_000_000_000, "an hour must fit");
+        const { assert!(HIGHEST_NS >= 3_600_000_000_000, "an hour must fit") };
     }
 
     #[test]

@@ -45,10 +45,13 @@ mod local;
 mod os;
 mod registry;
 mod report;
+mod rollcall;
 mod runtime;
 mod sampler;
 mod severity;
 mod slot;
+#[cfg(test)]
+mod slot_tests;
 mod stall;
 mod sync;
 mod teller;

@@ -24,6 +24,7 @@ use crate::ledger::Ledger;
 use crate::local;
 use crate::registry::{TimingWish, lock, registry};
 use crate::report::{Report, SCHEMA_VERSION, TaskPolls};
+use crate::rollcall;
 use crate::runtime::{Gone, Runtime};
 use crate::sampler::{self, Lag};
 use crate::teller::{self, Ending, Telling};
@@ -161,6 +162,10 @@ impl Watchdog {
             Some(period) => handle.spawn(sampler::sample(lag, clock, period, sentinel)),
             None => handle.spawn(sampler::wait_for_the_end(sentinel)),
         };
+        let runtime = Runtime::new(handle, gone);
+        if runtime.is_multi_thread() {
+            rollcall::call(handle, runtime.workers());
+        }
         if Handle::try_current().is_ok_and(|current| current.id() == handle.id()) {
             local::announce();
         }
@@ -168,7 +173,7 @@ impl Watchdog {
             clock,
             shared,
             telling,
-            runtime: Runtime::new(handle, gone),
+            runtime,
             started_ns: clock.now_ns(),
             _wish: wish,
             task: task.abort_handle(),

@@ -16,6 +16,14 @@ mod slot;
 use loom::sync::Arc;
 use slot::{Poll, Slot, Stamp};
 
+/// Interleavings with at most four preemptions: one more takes a minute, all of them hours,
+/// for the owner's 24 steps against the observer's 16.
+fn model_bounded(f: impl Fn() + Sync + Send + 'static) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(4);
+    model.check(f);
+}
+
 /// A stamp whose fields all follow from one number, so that a torn one shows.
 fn stamp(n: u64) -> Stamp {
     Stamp {
@@ -31,53 +39,64 @@ fn assert_whole(poll: &Poll) {
     assert_eq!(poll.stamp, stamp(poll.stamp.start), "torn: {poll:?}");
 }
 
+/// Runs `owner` and `observer` on the same slot, as two threads.
+fn both(owner: fn(&Slot), observer: fn(&Slot)) -> Arc<Slot> {
+    let slot = Arc::new(Slot::new());
+    let threads = [owner, observer].map(|role| {
+        let slot = Arc::clone(&slot);
+        loom::thread::spawn(move || role(&slot))
+    });
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    slot
+}
+
 #[test]
 fn a_poll_is_never_read_torn() {
-    loom::model(|| {
-        let slot = Arc::new(Slot::new());
-        let owner = {
-            let slot = Arc::clone(&slot);
-            loom::thread::spawn(move || {
+    model_bounded(|| {
+        let slot = both(
+            |slot| {
                 for n in [10, 20] {
                     let begun = slot.begin(stamp(n));
                     slot.end(begun);
                 }
-            })
-        };
-        for poll in slot.polls().as_slice() {
-            assert_whole(poll);
-            // The number and the content belong together.
-            assert_eq!(poll.stamp.start, poll.seq * 10);
-        }
-        owner.join().unwrap();
+            },
+            |slot| {
+                for poll in slot.polls().as_slice() {
+                    assert_whole(poll);
+                    // The number and the content belong together.
+                    assert_eq!(poll.stamp.start, poll.seq * 10);
+                }
+            },
+        );
         assert!(slot.polls().as_slice().is_empty());
     });
 }
 
 #[test]
 fn nested_polls_are_read_whole_and_in_order() {
-    loom::model(|| {
-        let slot = Arc::new(Slot::new());
-        let owner = {
-            let slot = Arc::clone(&slot);
-            loom::thread::spawn(move || {
+    model_bounded(|| {
+        both(
+            |slot| {
                 let outer = slot.begin(stamp(10));
                 let inner = slot.begin(stamp(20));
                 slot.end(inner);
                 slot.end(outer);
-            })
-        };
-        let polls = slot.polls();
-        for (poll, expected) in polls.as_slice().iter().zip([10, 20]) {
-            assert_eq!(poll.stamp, stamp(expected));
-        }
-        owner.join().unwrap();
+            },
+            |slot| {
+                let polls = slot.polls();
+                for (poll, expected) in polls.as_slice().iter().zip([10, 20]) {
+                    assert_eq!(poll.stamp, stamp(expected));
+                }
+            },
+        );
     });
 }
 
 #[test]
 fn a_flagged_poll_seen_gone_has_left_its_end_or_missed_the_flag() {
-    loom::model(|| {
+    model_bounded(|| {
         let slot = Arc::new(Slot::new());
         let owner = {
             let slot = Arc::clone(&slot);
@@ -108,17 +127,17 @@ fn a_flagged_poll_seen_gone_has_left_its_end_or_missed_the_flag() {
 
 #[test]
 fn an_end_is_never_read_torn() {
-    loom::model(|| {
+    model_bounded(|| {
         let slot = Arc::new(Slot::new());
+        let poll = |slot: &Slot, n| {
+            let begun = slot.begin(stamp(n));
+            slot.finish(begun, n + 1);
+            slot.end(begun);
+        };
+        poll(&slot, 10);
         let owner = {
             let slot = Arc::clone(&slot);
-            loom::thread::spawn(move || {
-                for n in [10, 20] {
-                    let begun = slot.begin(stamp(n));
-                    slot.finish(begun, n + 1);
-                    slot.end(begun);
-                }
-            })
+            loom::thread::spawn(move || poll(&slot, 20))
         };
         if let Some(finished) = slot.finished() {
             assert_whole(&finished.poll);

@@ -1,0 +1,436 @@
+//! Stalls on real runtimes: seen, told once, and nothing told that is none.
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use common::{Told, alone, current_thread, from_20_ms, keep_busy, ms, multi_thread, spin, stop};
+use stallscope::{Phase, Severity, StallKind, WatchExt, Watchdog};
+
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    Sleep,
+    Spin,
+}
+
+fn block(way: Way, duration: Duration) {
+    match way {
+        Way::Sleep => std::thread::sleep(duration),
+        Way::Spin => spin(duration),
+    }
+}
+
+/// One worker blocked for 100 ms, again and again, with nothing wrapped.
+fn recall(workers: usize, way: Way, busy: bool) {
+    const STALLS: usize = 30;
+    quietest(3, || {
+        let runtime = multi_thread(workers);
+        let told = Told::default();
+        let watchdog = told.watch(&runtime);
+        let tasks = if busy {
+            keep_busy(&runtime, 16, Duration::from_micros(50))
+        } else {
+            Vec::new()
+        };
+        let mut seen = 0;
+        for _ in 0..STALLS {
+            let before = told.of(Phase::Started).len();
+            let task = runtime.spawn(async move {
+                let start = Instant::now();
+                block(way, ms(100));
+                (start, Instant::now())
+            });
+            let (start, end) = runtime.block_on(task).unwrap();
+            std::thread::sleep(ms(15));
+            let while_stuck = told.timed()[..]
+                .iter()
+                .filter(|(at, event)| event.phase == Phase::Started && start <= *at && *at <= end)
+                .count();
+            assert!(told.of(Phase::Started).len() >= before);
+            seen += usize::from(while_stuck > 0);
+        }
+        stop(tasks);
+        drop(watchdog);
+        (seen == STALLS).then_some(()).ok_or(format!(
+            "{seen} of {STALLS}: {workers} workers, {way:?}, busy: {busy}"
+        ))
+    });
+}
+
+#[test]
+fn every_stall_of_one_of_several_idle_workers_is_seen() {
+    let _alone = alone();
+    for workers in [2, 4, 8] {
+        for way in [Way::Sleep, Way::Spin] {
+            recall(workers, way, false);
+        }
+    }
+}
+
+#[test]
+fn every_stall_of_one_of_several_busy_workers_is_seen() {
+    let _alone = alone();
+    for workers in [2, 4, 8] {
+        for way in [Way::Sleep, Way::Spin] {
+            recall(workers, way, true);
+        }
+    }
+}
+
+#[test]
+fn idle_runtimes_tell_nothing() {
+    let _alone = alone();
+    let told = Told::default();
+    let runtimes = [multi_thread(4), current_thread()];
+    let watchdogs: Vec<_> = runtimes.iter().map(|runtime| told.watch(runtime)).collect();
+    std::thread::sleep(ms(1_000));
+    drop(watchdogs);
+    assert_eq!(told.all(), []);
+}
+
+#[test]
+fn yielding_and_short_polls_tell_nothing() {
+    let _alone = alone();
+    for (workers, tasks, poll_us) in [
+        (2, 64, 0),
+        (4, 64, 0),
+        (2, 16, 50),
+        (2, 16, 200),
+        (4, 16, 200),
+    ] {
+        let runtime = multi_thread(workers);
+        let told = Told::default();
+        let watchdog = told.watch(&runtime);
+        let busy = keep_busy(&runtime, tasks, Duration::from_micros(poll_us));
+        std::thread::sleep(ms(1_500));
+        stop(busy);
+        drop(watchdog);
+        assert_eq!(
+            told.all(),
+            [],
+            "{workers} workers, {tasks} tasks of {poll_us} us"
+        );
+    }
+}
+
+#[test]
+fn many_medium_polls_are_never_called_one_long_poll() {
+    let _alone = alone();
+    let runtime = multi_thread(2);
+    let told = Told::default();
+    let watchdog = told.watch(&runtime);
+    let busy: Vec<_> = (0..16)
+        .map(|_| {
+            let medium = async {
+                loop {
+                    spin(Duration::from_micros(500));
+                    tokio::task::yield_now().await;
+                }
+            };
+            runtime.spawn(medium.watched("medium"))
+        })
+        .collect();
+    std::thread::sleep(ms(1_500));
+    stop(busy);
+    drop(watchdog);
+    for event in told.all() {
+        assert_eq!(event.stall.kind(), StallKind::Turn, "{event}");
+    }
+}
+
+/// A machine that is busy otherwise can make any single measurement late.
+fn quietest<T>(tries: usize, mut measure: impl FnMut() -> Result<T, String>) -> T {
+    let mut problems = Vec::new();
+    for _ in 0..tries {
+        match measure() {
+            Ok(value) => return value,
+            Err(problem) => problems.push(problem),
+        }
+    }
+    panic!("{problems:#?}")
+}
+
+#[test]
+fn a_turn_is_told_while_it_lasts_and_its_duration_is_right() {
+    let _alone = alone();
+    quietest(5, || {
+        let runtime = multi_thread(2);
+        let told = Told::default();
+        let _watchdog = told.watch(&runtime);
+        let task = runtime.spawn(async {
+            std::thread::sleep(ms(300));
+            Instant::now()
+        });
+        let end = runtime.block_on(task).unwrap();
+        told.wait_for_end();
+        let timed = told.timed();
+        let phases: Vec<_> = timed.iter().map(|(_, event)| event.phase).collect();
+        assert_eq!(phases, [Phase::Started, Phase::Escalated, Phase::Ended]);
+        assert!(timed[0].0 < end && timed[1].0 < end, "told while it lasts");
+        let stall = &timed[2].1.stall;
+        assert_eq!(stall.kind(), StallKind::Turn);
+        assert_eq!(stall.severity(), Severity::Medium);
+        assert!(stall.worker().is_some());
+        let error = stall.duration().abs_diff(ms(300));
+        (error <= ms(5)).then_some(()).ok_or(format!("{stall}"))
+    });
+}
+
+#[test]
+fn a_watched_poll_is_told_exactly_on_every_kind_of_thread() {
+    let _alone = alone();
+    let sleep = || async {
+        std::thread::sleep(ms(300));
+        Instant::now()
+    };
+    type Run = fn(&tokio::runtime::Runtime, stallscope::Watched<SleepFuture>) -> Instant;
+    type SleepFuture = std::pin::Pin<Box<dyn Future<Output = Instant> + Send>>;
+    let spawned: Run = |runtime, future| runtime.block_on(runtime.spawn(future)).unwrap();
+    let root: Run = |runtime, future| runtime.block_on(future);
+    let local: Run = |runtime, future| {
+        let set = tokio::task::LocalSet::new();
+        set.block_on(runtime, async { tokio::task::spawn_local(future).await })
+            .unwrap()
+    };
+    let cases = [
+        ("spawned", multi_thread(2), spawned, true),
+        ("root", multi_thread(2), root, false),
+        ("spawned, current", current_thread(), spawned, true),
+        ("root, current", current_thread(), root, true),
+        ("local", current_thread(), local, true),
+    ];
+    for (name, runtime, run, on_worker) in cases {
+        quietest(5, || {
+            let told = Told::default();
+            let _watchdog = told.watch(&runtime);
+            let future: SleepFuture = Box::pin(sleep());
+            let end = run(&runtime, future.watched("thumbnail"));
+            told.wait_for_end();
+            let timed = told.timed();
+            let phases: Vec<_> = timed.iter().map(|(_, event)| event.phase).collect();
+            assert_eq!(
+                phases,
+                [Phase::Started, Phase::Escalated, Phase::Ended],
+                "{name}"
+            );
+            assert!(
+                timed[0].0 < end && timed[1].0 < end,
+                "{name}: told while it lasts"
+            );
+            let stall = &timed[2].1.stall;
+            assert_eq!(stall.kind(), StallKind::Poll, "{name}");
+            assert_eq!(stall.worker().is_some(), on_worker, "{name}");
+            let task = stall.task().unwrap();
+            assert_eq!(task.name(), "thumbnail");
+            assert_eq!(task.location().unwrap().file(), file!());
+            let error = stall.duration().abs_diff(ms(300));
+            (error <= ms(1))
+                .then_some(())
+                .ok_or(format!("{name}: {stall}"))
+        });
+    }
+}
+
+#[test]
+fn an_unwrapped_stall_of_a_current_thread_runtime_is_told_when_it_is_over() {
+    let _alone = alone();
+    let runtime = current_thread();
+    let told = Told::default();
+    let watchdog = told.watch(&runtime);
+    runtime.block_on(async {
+        tokio::time::sleep(ms(30)).await;
+        std::thread::sleep(ms(200));
+        tokio::time::sleep(ms(30)).await;
+    });
+    drop(watchdog);
+    let ended = told.of(Phase::Ended);
+    assert_eq!(ended.len(), 1, "{ended:#?}");
+    assert!(ended[0].stall.duration() >= ms(190), "{}", ended[0]);
+}
+
+#[test]
+fn a_current_thread_runtime_that_nobody_drives_tells_nothing() {
+    let _alone = alone();
+    let runtime = current_thread();
+    let told = Told::default();
+    let watchdog = told.watch(&runtime);
+    std::thread::sleep(ms(300));
+    for _ in 0..3 {
+        runtime.block_on(async { tokio::task::yield_now().await });
+        std::thread::sleep(ms(200));
+    }
+    drop(watchdog);
+    assert_eq!(told.all(), []);
+}
+
+#[test]
+fn legitimate_blocking_tells_nothing() {
+    let _alone = alone();
+    let runtime = multi_thread(2);
+    let told = Told::default();
+    let watchdog = told.watch(&runtime);
+    let in_place = async { tokio::task::block_in_place(|| std::thread::sleep(ms(300))) };
+    let wrapped = runtime.spawn(in_place.watched("in place"));
+    let bare = runtime.spawn(async {
+        tokio::task::block_in_place(|| std::thread::sleep(ms(300)));
+    });
+    let pool = runtime.spawn_blocking(|| std::thread::sleep(ms(300)));
+    runtime.block_on(async {
+        wrapped.await.unwrap();
+        bare.await.unwrap();
+        pool.await.unwrap();
+    });
+    drop(watchdog);
+    assert_eq!(told.all(), []);
+}
+
+#[test]
+fn a_runtime_that_is_dropped_tells_nothing() {
+    let _alone = alone();
+    for runtime in [multi_thread(2), current_thread()] {
+        let told = Told::default();
+        let watchdog = told.watch(&runtime);
+        runtime.block_on(async { tokio::task::yield_now().await });
+        runtime.shutdown_background();
+        std::thread::sleep(ms(300));
+        assert!(watchdog.health().is_runtime_gone());
+        drop(watchdog);
+        assert_eq!(told.all(), []);
+    }
+}
+
+#[test]
+fn dropping_the_watchdog_tells_what_is_open_and_is_prompt() {
+    let _alone = alone();
+    let runtime = multi_thread(2);
+    let told = Told::default();
+    let watchdog = told.watch(&runtime);
+    let release = Arc::new(AtomicBool::new(false));
+    let wait = Arc::clone(&release);
+    let task = runtime.spawn(async move {
+        while !wait.load(Ordering::Relaxed) {
+            std::thread::sleep(ms(1));
+        }
+    });
+    told.wait_for(|all| !all.is_empty());
+    drop(watchdog);
+    // It neither waited for the stall to end, nor forgot to tell.
+    let last = told.all().pop().unwrap();
+    assert_eq!(last.phase, Phase::Ended);
+    assert!(last.stall.is_ongoing());
+    release.store(true, Ordering::Relaxed);
+    runtime.block_on(task).unwrap();
+}
+
+#[test]
+fn two_watchdogs_of_one_runtime_tell_of_each_stall_once_each() {
+    let _alone = alone();
+    let runtime = multi_thread(2);
+    let told = [Told::default(), Told::default()];
+    let watchdogs = [told[0].watch(&runtime), told[1].watch(&runtime)];
+    runtime
+        .block_on(runtime.spawn(async { std::thread::sleep(ms(80)) }.watched("both")))
+        .unwrap();
+    let ids = told.each_ref().map(|told| {
+        told.wait_for_end();
+        let phases: Vec<_> = told.all().iter().map(|event| event.phase).collect();
+        assert_eq!(phases, [Phase::Started, Phase::Ended]);
+        told.all()[0].stall.id()
+    });
+    assert_ne!(ids[0], ids[1]);
+    drop(watchdogs);
+}
+
+#[test]
+fn other_runtimes_are_not_seen() {
+    let _alone = alone();
+    let (watched, other) = (multi_thread(1), multi_thread(1));
+    let told = Told::default();
+    let watchdog = told.watch(&watched);
+    other
+        .block_on(other.spawn(async { std::thread::sleep(ms(100)) }.watched("elsewhere")))
+        .unwrap();
+    std::thread::sleep(ms(30));
+    drop(watchdog);
+    assert_eq!(told.all(), []);
+}
+
+#[test]
+fn a_watchdog_that_starts_during_a_stall_sees_the_rest_of_it() {
+    let _alone = alone();
+    let runtime = multi_thread(2);
+    let polled = Arc::new(AtomicBool::new(false));
+    let begun = Arc::clone(&polled);
+    let task = runtime.spawn(
+        async move {
+            begun.store(true, Ordering::Relaxed);
+            std::thread::sleep(ms(400));
+        }
+        .watched("earlier"),
+    );
+    while !polled.load(Ordering::Relaxed) {
+        std::thread::sleep(ms(1));
+    }
+    let told = Told::default();
+    let watchdog = told.watch(&runtime);
+    runtime.block_on(task).unwrap();
+    told.wait_for_end();
+    drop(watchdog);
+    let started = &told.of(Phase::Started)[0].stall;
+    assert_eq!(started.task().unwrap().name(), "earlier");
+    let ended = &told.of(Phase::Ended)[0].stall;
+    assert!(
+        ended.duration() >= ms(250) && ended.duration() <= ms(400),
+        "{ended}"
+    );
+}
+
+#[test]
+fn polls_outside_of_tokio_are_seen() {
+    let _alone = alone();
+    let runtime = multi_thread(1);
+    let told = Told::default();
+    let watchdog = told.watch(&runtime);
+    let mut future = Box::pin(async { std::thread::sleep(ms(60)) }.watched("outside"));
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(future.as_mut().poll(&mut cx).is_ready());
+    told.wait_for_end();
+    drop(watchdog);
+    let stall = &told.of(Phase::Ended)[0].stall;
+    assert_eq!(stall.task().unwrap().name(), "outside");
+    assert_eq!((stall.worker(), stall.task().unwrap().id()), (None, None));
+}
+
+#[test]
+fn a_callback_that_panics_or_dawdles_does_not_stop_detection() {
+    let _alone = alone();
+    let runtime = multi_thread(2);
+    let told = Told::default();
+    let seen = told.clone();
+    let watchdog = Watchdog::builder()
+        .thresholds(from_20_ms())
+        .on_stall(move |event| {
+            seen.push(event);
+            if event.phase == Phase::Started {
+                std::panic::resume_unwind(Box::new("the callback's own"));
+            }
+            std::thread::sleep(ms(150));
+        })
+        .start_on(runtime.handle())
+        .unwrap();
+    std::thread::sleep(ms(50));
+    for _ in 0..3 {
+        runtime
+            .block_on(runtime.spawn(async { std::thread::sleep(ms(50)) }))
+            .unwrap();
+    }
+    told.wait_for(|all| all.iter().filter(|e| e.phase == Phase::Ended).count() == 3);
+    // The last callback is still running; the report has everything all the same.
+    assert_eq!(watchdog.report().counts().total(), 3);
+    let health = watchdog.health();
+    assert_eq!(health.callback_panics(), 3);
+    assert!(health.slow_callbacks() >= 2);
+    assert!(health.is_healthy());
+}
