@@ -5,7 +5,8 @@ pub mod events {
     //!
     //! Target `stallscope`. CRITICAL stalls are ERROR, HIGH ones WARN, MEDIUM ones
     //! INFO and MONITOR ones DEBUG. The parent is the span in which the stalled
-    //! future was first polled, where there is one.
+    //! future was first polled, where there is one: an event of a stall that is over
+    //! can come after the end of its span, and has none then.
     //!
     //! | field | meaning |
     //! |---|---|
