@@ -28,22 +28,24 @@ pub(crate) fn calibrate() -> &'static Calibrated {
     })
 }
 
-/// The clock, where a watchdog has been started before.
+/// Reads the clock; 0 where no watchdog has been started yet.
 #[inline]
-pub(crate) fn ready() -> Option<&'static Calibrated> {
-    CLOCK.get()
+pub(crate) fn ticks() -> Ticks {
+    match CLOCK.get() {
+        Some(calibrated) => calibrated.clock.raw(),
+        None => 0,
+    }
+}
+
+/// Nanoseconds from one reading to a later one; 0 where the later is not later.
+#[inline]
+pub(crate) fn ns_between(from: Ticks, to: Ticks) -> u64 {
+    CLOCK.get().map_or(0, |clock| clock.ns_between(from, to))
 }
 
 impl Calibrated {
-    /// Reads the clock.
     #[inline]
-    pub(crate) fn ticks(&self) -> Ticks {
-        self.clock.raw()
-    }
-
-    /// Nanoseconds from one reading to a later one; 0 where the later is not later.
-    #[inline]
-    pub(crate) fn ns_between(&self, from: Ticks, to: Ticks) -> u64 {
+    fn ns_between(&self, from: Ticks, to: Ticks) -> u64 {
         self.clock.delta_as_nanos(from, to)
     }
 
@@ -54,7 +56,7 @@ impl Calibrated {
 
     /// The present, in nanoseconds since the clock was made ready.
     pub(crate) fn now_ns(&self) -> u64 {
-        self.ns_of(self.ticks())
+        self.ns_of(self.clock.raw())
     }
 }
 
@@ -87,6 +89,6 @@ mod tests {
         let clock = calibrate();
         assert_eq!(clock.ns_between(100, 100), 0);
         assert_eq!(clock.ns_between(100, 50), 0);
-        assert!(clock.ticks() != 0);
+        assert!(ticks() != 0);
     }
 }

@@ -1,28 +1,44 @@
 //! What a thread knows of itself: its entry in the registry, its runtime, its worker.
 
+use std::cell::Cell;
 use std::hash::{Hash, Hasher};
 
 use crate::registry::{Place, RuntimeId, Thread, registry};
 
-/// This thread's entry, given back when the thread ends.
-struct Enrolled(Option<&'static Thread>);
+thread_local! {
+    /// This thread's entry. Without a destructor, so that a poll reads it with
+    /// one instruction; [`LEAVES`] has that of the thread.
+    static ENTRY: Cell<Option<&'static Thread>> = const { Cell::new(None) };
+    static LEAVES: Leaves = const { Leaves };
+}
 
-impl Drop for Enrolled {
+/// Gives this thread's entry back when the thread ends.
+struct Leaves;
+
+impl Drop for Leaves {
     fn drop(&mut self) {
-        if let Some(thread) = self.0 {
+        if let Some(thread) = ENTRY.take() {
             thread.leave();
         }
     }
 }
 
-thread_local! {
-    static ENROLLED: Enrolled = Enrolled(registry().enrol());
-}
-
 /// This thread's entry; `None` where the bound is reached or the thread is ending.
 #[inline]
 pub(crate) fn this_thread() -> Option<&'static Thread> {
-    ENROLLED.try_with(|enrolled| enrolled.0).ok().flatten()
+    match ENTRY.get() {
+        None => enrol(),
+        entry => entry,
+    }
+}
+
+#[cold]
+fn enrol() -> Option<&'static Thread> {
+    // Where the guard is gone already, nobody would give the entry back.
+    LEAVES.try_with(|_| ()).ok()?;
+    let entry = registry().enrol();
+    ENTRY.set(entry);
+    entry
 }
 
 /// Learns from tokio which runtime and worker this thread is working for.

@@ -24,12 +24,10 @@ const OTHER: LabelId = LabelId(0);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(crate) enum Timing {
-    /// No clock is read: no watchdog has been started yet, or none is left.
+    /// No clock is read, unless a watchdog has asked for the end of this poll.
     Untimed = 0,
-    /// One reading at the start, for the watchdog.
-    Start = 1,
-    /// A second one at the end, for the histogram.
-    Exact = 2,
+    /// One reading at the start and one at the end, for the histogram.
+    Exact = 1,
 }
 
 /// Where a watched future was made, and what it was called.
@@ -57,6 +55,11 @@ impl LabelId {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct RuntimeId(pub(crate) u32);
 
+impl RuntimeId {
+    /// No runtime's.
+    pub(crate) const NEVER: RuntimeId = RuntimeId(u32::MAX);
+}
+
 /// Label, worker and runtime of a poll in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Tag {
@@ -81,9 +84,15 @@ impl Place {
         (self.runtime.0 as u64) << 32 | worker << 16
     }
 
+    /// The runtime of a packed place.
+    #[inline]
+    pub(crate) const fn runtime_in(word: u64) -> RuntimeId {
+        RuntimeId((word >> 32) as u32)
+    }
+
     pub(crate) const fn unpack(word: u64) -> Self {
         Place {
-            runtime: RuntimeId((word >> 32) as u32),
+            runtime: Self::runtime_in(word),
             worker: ((word >> 16) as u16).checked_sub(1),
         }
     }
@@ -238,7 +247,6 @@ impl Registry {
         // Relaxed: a poll that sees the change late is timed one poll later.
         match self.timing.load(Relaxed) {
             0 => Timing::Untimed,
-            1 => Timing::Start,
             _ => Timing::Exact,
         }
     }
@@ -406,7 +414,7 @@ mod tests {
         let registry = Registry::new();
         // Forgotten, because a wish withdraws itself from the process's registry.
         std::mem::forget(registry.wish(Timing::Exact));
-        std::mem::forget(registry.wish(Timing::Start));
+        std::mem::forget(registry.wish(Timing::Untimed));
         assert_eq!(registry.timing(), Timing::Exact);
     }
 

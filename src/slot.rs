@@ -4,8 +4,8 @@
 //! writer. Any number of observers read it without ever making the owner wait.
 //!
 //! # Protocol
-//! `state` holds the number of polls ever begun on this thread (upper 56 bits)
-//! and how many of them are in progress (lower 8 bits, more than one when
+//! `state` holds the number of polls ever begun on this thread (upper 52 bits)
+//! and how many of them are in progress (lower 12 bits, more than one when
 //! watched futures are nested). The owner
 //! - **begins** a poll by writing `frames[depth]` and then storing `state` with
 //!   one poll more and one level deeper;
@@ -37,7 +37,9 @@ use crate::sync::AtomicU64;
 /// How many nested polls are published; deeper ones are told as the last of these.
 pub(crate) const MAX_DEPTH: usize = 4;
 
-const DEPTH_BITS: u32 = 8;
+// Room for 4,095 nested watched futures, for which no stack is deep enough in
+// practice, and for ten million polls a second for ten years.
+const DEPTH_BITS: u32 = 12;
 const DEPTH_MASK: u64 = (1 << DEPTH_BITS) - 1;
 
 /// What is known of one poll when it begins.
@@ -133,12 +135,20 @@ impl Frame {
     }
 }
 
-/// What the owner needs to end the poll that it began.
+/// What the owner needs to end the poll that it began: `state` before it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Begun {
-    /// `state` to return to.
-    depth: u64,
-    pub(crate) seq: Seq,
+pub(crate) struct Begun(u64);
+
+impl Begun {
+    #[inline]
+    pub(crate) const fn seq(self) -> Seq {
+        (self.0 >> DEPTH_BITS) + 1
+    }
+
+    #[inline]
+    const fn depth(self) -> u64 {
+        self.0 & DEPTH_MASK
+    }
 }
 
 /// The polls in progress on one thread, written by it alone.
@@ -172,22 +182,24 @@ impl Slot {
     #[inline]
     pub(crate) fn begin(&self, stamp: Stamp) -> Begun {
         // Relaxed: only the owner writes `state`, and the owner is this thread.
-        let state = self.state.load(Relaxed);
-        let depth = state & DEPTH_MASK;
-        let seq = (state >> DEPTH_BITS) + 1;
-        if let Some(frame) = self.frames.get(depth as usize) {
-            frame.store(Poll { seq, stamp });
+        let begun = Begun(self.state.load(Relaxed));
+        if let Some(frame) = self.frames.get(begun.depth() as usize) {
+            frame.store(Poll {
+                seq: begun.seq(),
+                stamp,
+            });
         }
-        // Release: pairs with the first load in `polls`.
-        self.state.store((seq << DEPTH_BITS) | (depth + 1), Release);
-        Begun { depth, seq }
+        // One poll more, one level deeper. Release: pairs with the first load in
+        // `polls`.
+        self.state.store(begun.0 + (1 << DEPTH_BITS) + 1, Release);
+        begun
     }
 
     /// Owner only: whether an observer wants to know when this poll ends.
     #[inline]
     pub(crate) fn is_flagged(&self, begun: Begun) -> bool {
         // Relaxed: a wish, not data; one that comes too late is lost by design.
-        self.flagged.load(Relaxed) == begun.seq
+        self.flagged.load(Relaxed) == begun.seq()
     }
 
     /// Owner only: leaves the end of a poll for observers; before [`Slot::end`].
@@ -197,7 +209,7 @@ impl Slot {
     #[cold]
     pub(crate) fn finish(&self, begun: Begun, end: u64) {
         let [frame, ..] = &self.frames;
-        if begun.depth != 0 {
+        if begun.depth() != 0 {
             return;
         }
         // The same two-sided argument as for `state`: 0 first, so that a reader
@@ -205,17 +217,15 @@ impl Slot {
         self.finished_seq.store(0, Relaxed);
         self.finished.store(frame.load());
         self.finished_end.store(end, Release);
-        self.finished_seq.store(begun.seq, Release);
+        self.finished_seq.store(begun.seq(), Release);
     }
 
     /// Owner only: publishes that the poll is over.
     #[inline]
-    pub(crate) fn end(&self, begun: Begun) {
-        // The number of polls stays what inner polls have made it since.
-        let seq = self.state.load(Relaxed) >> DEPTH_BITS;
+    pub(crate) fn end(&self) {
         // Release: pairs with both loads in `polls`, and lets an observer that
         // sees the poll gone see `finished` too.
-        self.state.store((seq << DEPTH_BITS) | begun.depth, Release);
+        self.state.store(self.state.load(Relaxed) - 1, Release);
     }
 
     /// Observer: the polls in progress; none where they change too fast to be read.

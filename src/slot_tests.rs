@@ -29,12 +29,12 @@ fn nested_polls_are_read_outermost_first() {
     let outer = slot.begin(stamp(10));
     let inner = slot.begin(stamp(20));
     assert_eq!(starts(&slot), [10, 20]);
-    slot.end(inner);
+    slot.end();
     assert_eq!(starts(&slot), [10]);
     let inner = slot.begin(stamp(30));
     assert_eq!(starts(&slot), [10, 30]);
-    slot.end(inner);
-    slot.end(outer);
+    slot.end();
+    slot.end();
     assert!(starts(&slot).is_empty());
 }
 
@@ -43,15 +43,15 @@ fn numbers_are_never_used_twice() {
     let slot = Slot::new();
     let outer = slot.begin(stamp(1));
     let first = slot.begin(stamp(2));
-    slot.end(first);
+    slot.end();
     let second = slot.begin(stamp(2));
     let seqs: Vec<_> = slot.polls().as_slice().iter().map(|p| p.seq).collect();
-    assert_eq!(seqs, [outer.seq, second.seq]);
-    assert_ne!(first.seq, second.seq);
-    slot.end(second);
-    slot.end(outer);
+    assert_eq!(seqs, [outer.seq(), second.seq()]);
+    assert_ne!(first.seq(), second.seq());
+    slot.end();
+    slot.end();
     let next = slot.begin(stamp(3));
-    assert_eq!(next.seq, 4);
+    assert_eq!(next.seq(), 4);
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn deeper_than_the_bound_is_harmless() {
     assert_eq!(starts(&slot), [0, 10, 20, 30]);
     for begun in begun.into_iter().rev() {
         slot.finish(begun, 1);
-        slot.end(begun);
+        slot.end();
     }
     assert!(starts(&slot).is_empty());
 }
@@ -73,10 +73,10 @@ fn the_end_is_left_for_a_flagged_poll_only() {
     let slot = Slot::new();
     let first = slot.begin(stamp(10));
     assert!(!slot.is_flagged(first));
-    slot.flag(first.seq);
+    slot.flag(first.seq());
     assert!(slot.is_flagged(first));
     slot.finish(first, 99);
-    slot.end(first);
+    slot.end();
     let finished = slot.finished().unwrap();
     assert_eq!(finished.end, 99);
     assert_eq!(finished.poll.stamp, stamp(10));

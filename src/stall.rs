@@ -310,7 +310,7 @@ impl Stall {
 
     /// How long it has lasted, without the time in which the process stood still.
     ///
-    /// Exact for a watched poll that is over. For a turn it is exact if the
+    /// Exact for a watched poll that is over, if polls are timed exactly. For a turn it is exact if the
     /// worker was idle before, else right to about a tick.
     pub const fn duration(&self) -> Duration {
         Duration::from_nanos(self.duration_ns)

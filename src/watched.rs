@@ -47,8 +47,7 @@ impl<F: fmt::Debug> fmt::Debug for Watched<F> {
 #[derive(Clone, Copy, Debug)]
 struct Watch {
     label: LabelId,
-    /// Whether the fields below have been filled in.
-    polled: bool,
+    /// The runtime that it was last polled on; [`RuntimeId::NEVER`] before its first poll.
     runtime: RuntimeId,
     task: u64,
     span: u64,
@@ -61,8 +60,7 @@ impl<F> Watched<F> {
             future,
             watch: Watch {
                 label: registry().label(name, Location::caller()),
-                polled: false,
-                runtime: RuntimeId::default(),
+                runtime: RuntimeId::NEVER,
                 task: 0,
                 span: 0,
             },
@@ -81,41 +79,39 @@ impl<F> Watched<F> {
 impl<F: Future> Future for Watched<F> {
     type Output = F::Output;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
+        let Some(thread) = local::this_thread() else {
+            return this.future.poll(cx);
+        };
         let anchor = 0_u8;
-        let watching = Watching::begin(this.watch, (&raw const anchor).addr());
-        let polled = this.future.poll(cx);
-        drop(watching);
-        polled
+        let _watching = Watching::begin(this.watch, thread, (&raw const anchor).addr());
+        this.future.poll(cx)
     }
 }
 
 /// One poll being watched; its drop ends that, whichever way the poll is left.
-struct Watching(Option<Timed>);
-
-struct Timed {
+struct Watching {
     thread: &'static Thread,
     begun: Begun,
+    /// 0 where no clock was read.
+    start: clock::Ticks,
     label: LabelId,
     timing: Timing,
-    start: clock::Ticks,
 }
 
 impl Watching {
     #[inline]
-    fn begin(watch: &mut Watch, anchor: usize) -> Self {
-        let Some(thread) = local::this_thread() else {
-            return Watching(None);
-        };
+    fn begin(watch: &mut Watch, thread: &'static Thread, anchor: usize) -> Self {
         let mut place = thread.place();
-        if !watch.polled || Place::unpack(place).runtime != watch.runtime {
+        if Place::runtime_in(place) != watch.runtime {
             place = get_to_know(watch, thread);
         }
         let timing = registry().timing();
-        let start = match (timing, clock::ready()) {
-            (Timing::Untimed, _) | (_, None) => 0,
-            (_, Some(clock)) => clock.ticks(),
+        let start = match timing {
+            Timing::Untimed => 0,
+            Timing::Exact => clock::ticks(),
         };
         let begun = thread.slot.begin(Stamp {
             start,
@@ -124,44 +120,43 @@ impl Watching {
             span: watch.span,
             anchor: anchor as u64,
         });
-        Watching(Some(Timed {
+        Watching {
             thread,
             begun,
+            start,
             label: watch.label,
             timing,
-            start,
-        }))
+        }
     }
 }
 
 impl Drop for Watching {
     #[inline]
     fn drop(&mut self) {
-        let Some(poll) = &self.0 else { return };
-        let slot = &poll.thread.slot;
-        if poll.timing == Timing::Exact
-            && poll.start != 0
-            && let Some(clock) = clock::ready()
-        {
-            let end = clock.ticks();
-            let ns = clock.ns_between(poll.start, end);
-            if let Some(recorder) = poll.thread.recorder(poll.label) {
-                recorder.record(ns);
-            }
-            if slot.is_flagged(poll.begun) {
-                slot.finish(poll.begun, end);
-            }
-        } else if slot.is_flagged(poll.begun) {
-            finish_untimed(poll);
+        if self.timing == Timing::Exact {
+            self.record();
+        } else if self.thread.slot.is_flagged(self.begun) {
+            self.finish();
         }
-        slot.end(poll.begun);
+        self.thread.slot.end();
     }
 }
 
-#[cold]
-fn finish_untimed(poll: &Timed) {
-    if let Some(clock) = clock::ready() {
-        poll.thread.slot.finish(poll.begun, clock.ticks());
+impl Watching {
+    #[inline]
+    fn record(&self) {
+        let end = clock::ticks();
+        if let Some(recorder) = self.thread.recorder(self.label) {
+            recorder.record(clock::ns_between(self.start, end));
+        }
+        if self.thread.slot.is_flagged(self.begun) {
+            self.thread.slot.finish(self.begun, end);
+        }
+    }
+
+    #[cold]
+    fn finish(&self) {
+        self.thread.slot.finish(self.begun, clock::ticks());
     }
 }
 
@@ -170,8 +165,7 @@ fn finish_untimed(poll: &Timed) {
 fn get_to_know(watch: &mut Watch, thread: &Thread) -> u64 {
     let place = local::place_here();
     thread.set_place(place);
-    if !watch.polled {
-        watch.polled = true;
+    if watch.runtime == RuntimeId::NEVER {
         watch.task = local::task_id();
         watch.span = tracing::Span::current().id().map_or(0, |id| id.into_u64());
     }

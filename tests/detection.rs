@@ -234,6 +234,26 @@ fn a_watched_poll_is_told_exactly_on_every_kind_of_thread() {
 }
 
 #[test]
+fn without_exact_timing_a_poll_is_seen_from_the_first_tick_on() {
+    let _alone = alone();
+    let runtime = multi_thread(2);
+    let told = Told::default();
+    let builder = Watchdog::builder()
+        .thresholds(from_20_ms())
+        .poll_timing(stallscope::PollTiming::DetectOnly);
+    let watchdog = told.watch_with(builder, &runtime);
+    runtime
+        .block_on(runtime.spawn(async { std::thread::sleep(ms(200)) }.watched("untimed")))
+        .unwrap();
+    told.wait_for_end();
+    drop(watchdog);
+    let ended = &told.of(Phase::Ended)[0].stall;
+    assert_eq!((ended.kind(), told.all().len()), (StallKind::Poll, 3));
+    assert_eq!(ended.task().unwrap().name(), "untimed");
+    assert!(ended.duration() >= ms(100), "{ended}");
+}
+
+#[test]
 fn an_unwrapped_stall_of_a_current_thread_runtime_is_told_when_it_is_over() {
     let _alone = alone();
     let runtime = current_thread();

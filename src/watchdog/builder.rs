@@ -22,11 +22,14 @@ const MIN_TICK: Duration = Duration::from_micros(20);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum PollTiming {
-    /// Each poll's duration, for exact histograms: reads the clock twice.
+    /// Each poll's beginning and end, for exact durations and histograms: reads
+    /// the clock twice.
     #[default]
     Exact,
-    /// Only when each poll began, for the detection of stalls: reads the clock
-    /// once, and leaves the histograms of polls empty.
+    /// Nothing: reads no clock, and leaves the histograms of polls empty.
+    ///
+    /// Stalls are seen all the same. A poll then counts from the first tick
+    /// that saw it, so its duration is up to one tick too short.
     DetectOnly,
 }
 
@@ -34,7 +37,7 @@ impl PollTiming {
     pub(crate) const fn timing(self) -> Timing {
         match self {
             PollTiming::Exact => Timing::Exact,
-            PollTiming::DetectOnly => Timing::Start,
+            PollTiming::DetectOnly => Timing::Untimed,
         }
     }
 }

@@ -59,7 +59,7 @@ fn a_poll_is_never_read_torn() {
             |slot| {
                 for n in [10, 20] {
                     let begun = slot.begin(stamp(n));
-                    slot.end(begun);
+                    slot.end();
                 }
             },
             |slot| {
@@ -81,8 +81,8 @@ fn nested_polls_are_read_whole_and_in_order() {
             |slot| {
                 let outer = slot.begin(stamp(10));
                 let inner = slot.begin(stamp(20));
-                slot.end(inner);
-                slot.end(outer);
+                slot.end();
+                slot.end();
             },
             |slot| {
                 let polls = slot.polls();
@@ -106,7 +106,7 @@ fn a_flagged_poll_seen_gone_has_left_its_end_or_missed_the_flag() {
                 if flagged {
                     slot.finish(begun, 99);
                 }
-                slot.end(begun);
+                slot.end();
                 flagged
             })
         };
@@ -132,7 +132,7 @@ fn an_end_is_never_read_torn() {
         let poll = |slot: &Slot, n| {
             let begun = slot.begin(stamp(n));
             slot.finish(begun, n + 1);
-            slot.end(begun);
+            slot.end();
         };
         poll(&slot, 10);
         let owner = {
