@@ -8,6 +8,7 @@
 //! half as much again. Buckets come in chunks made on first use: a name whose
 //! polls take 100 ns to 10 us needs some 20 KiB a thread instead of 270.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
@@ -129,20 +130,22 @@ fn new_chunk() -> Box<Chunk> {
     Box::new([const { AtomicU64::new(0) }; CHUNK])
 }
 
-/// Durations merged from many recorders.
+/// Durations merged from many recorders: counts by the lowest value of their bucket.
+///
+/// Only what was counted takes memory; an HDR histogram, which is 270 KiB
+/// whatever is in it, is made for a summary and let go.
 #[derive(Clone, Debug)]
 pub(crate) struct Histogram {
-    // `None` only if the bounds were refused, which a test rules out.
-    buckets: Option<hdrhistogram::Histogram<u64>>,
+    counts: BTreeMap<u64, u64>,
     sum_ns: u64,
     max_ns: u64,
     min_ns: u64,
 }
 
 impl Histogram {
-    pub(crate) fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Histogram {
-            buckets: hdrhistogram::Histogram::new_with_bounds(1, HIGHEST_NS, DIGITS).ok(),
+            counts: BTreeMap::new(),
             sum_ns: 0,
             max_ns: 0,
             min_ns: u64::MAX,
@@ -150,33 +153,64 @@ impl Histogram {
     }
 
     fn add(&mut self, ns: u64, count: u64) {
-        if let Some(buckets) = &mut self.buckets {
-            buckets.saturating_record_n(ns, count);
-        }
+        *self.counts.entry(ns).or_insert(0) += count;
     }
 
     /// Adds what another has counted.
     pub(crate) fn merge(&mut self, other: &Histogram) {
-        if let (Some(buckets), Some(others)) = (&mut self.buckets, &other.buckets) {
-            // Both have the same bounds, which is all that could be refused.
-            let _ = buckets.add(others);
+        for (ns, count) in &other.counts {
+            self.add(*ns, *count);
         }
         self.sum_ns = self.sum_ns.saturating_add(other.sum_ns);
         self.max_ns = self.max_ns.max(other.max_ns);
         self.min_ns = self.min_ns.min(other.min_ns);
     }
 
+    /// What was counted since `earlier`, which is the same one at an earlier time.
+    ///
+    /// The longest and the shortest are then exact only if they were counted
+    /// since; else they are known to 3 digits.
+    pub(crate) fn since(mut self, earlier: &Histogram) -> Self {
+        for (ns, count) in &earlier.counts {
+            if let Some(counted) = self.counts.get_mut(ns) {
+                *counted = counted.saturating_sub(*count);
+            }
+        }
+        self.counts.retain(|_, count| *count > 0);
+        self.sum_ns = self.sum_ns.saturating_sub(earlier.sum_ns);
+        let ends = self
+            .counts
+            .keys()
+            .next()
+            .zip(self.counts.keys().next_back());
+        if let Some((lowest, highest)) = ends {
+            let last_of = |lowest: u64| lowest_of(index_of(lowest) + 1) - 1;
+            self.max_ns = self.max_ns.min(last_of(*highest));
+            self.min_ns = self.min_ns.max(*lowest);
+        }
+        self
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.counts.is_empty()
+    }
+
     pub(crate) fn summary(&self) -> Summary {
-        let Some(buckets) = self.buckets.as_ref().filter(|b| !b.is_empty()) else {
+        let bounds = hdrhistogram::Histogram::<u64>::new_with_bounds(1, HIGHEST_NS, DIGITS);
+        // A test sees to it that the bounds are accepted.
+        let Some(mut buckets) = bounds.ok().filter(|_| !self.is_empty()) else {
             return Summary::default();
         };
+        for (ns, count) in &self.counts {
+            buckets.saturating_record_n(*ns, *count);
+        }
         // Percentiles are the upper ends of buckets, which may lie above the
         // longest duration that was seen.
         let at = |quantile| buckets.value_at_quantile(quantile).min(self.max_ns);
         Summary {
             count: buckets.len(),
             min_ns: self.min_ns,
-            mean_ns: self.sum_ns / buckets.len(),
+            mean_ns: self.sum_ns / buckets.len().max(1),
             p50_ns: at(0.5),
             p90_ns: at(0.9),
             p99_ns: at(0.99),
@@ -268,7 +302,7 @@ mod tests {
 
     #[test]
     fn the_bounds_are_accepted() {
-        assert!(Histogram::new().buckets.is_some());
+        assert_eq!(summary_of(&[1]).count(), 1);
         const { assert!(HIGHEST_NS >= 3_600_000_000_000, "an hour must fit") };
     }
 
@@ -315,6 +349,26 @@ mod tests {
         assert_eq!(summary.min(), Duration::from_nanos(1_000));
         assert_eq!(summary.mean(), Duration::from_nanos(50_990));
         assert_eq!(summary.total(), Duration::from_nanos(5_099_000));
+    }
+
+    #[test]
+    fn what_was_counted_before_can_be_left_out() {
+        let recorder = Recorder::new();
+        let now = || {
+            let mut histogram = Histogram::new();
+            recorder.add_to(&mut histogram);
+            histogram
+        };
+        recorder.record(5_000_000);
+        recorder.record(10);
+        let before = now();
+        assert!(now().since(&before).is_empty());
+        assert_eq!(now().since(&before).summary(), Summary::default());
+        recorder.record(1_000);
+        recorder.record(3_000);
+        let summary = now().since(&before).summary();
+        assert_eq!((summary.count(), summary.total_ns), (2, 4_000));
+        assert_eq!((summary.min_ns, summary.max_ns), (1_000, 3_001));
     }
 
     proptest! {

@@ -370,19 +370,17 @@ impl Registry {
     }
 
     /// What all threads have counted, by label; labels without a poll are left out.
-    pub(crate) fn polls_by_label(&self) -> Vec<(LabelId, Histogram)> {
-        let mut merged: Vec<Option<Histogram>> = (0..MAX_LABELS).map(|_| None).collect();
+    pub(crate) fn polls_by_label(&self) -> HashMap<LabelId, Histogram> {
+        let mut merged = HashMap::new();
         self.for_each_thread(|_, thread| {
-            for (recorder, merged) in thread.recorders.iter().zip(&mut merged) {
+            for (id, recorder) in (0..).zip(thread.recorders.iter()) {
                 if let Some(recorder) = recorder.get() {
-                    recorder.add_to(merged.get_or_insert_with(Histogram::new));
+                    let histogram = merged.entry(LabelId(id)).or_insert_with(Histogram::new);
+                    recorder.add_to(histogram);
                 }
             }
         });
-        (0..)
-            .zip(merged)
-            .filter_map(|(id, histogram)| Some((LabelId(id), histogram?)))
-            .collect()
+        merged
     }
 }
 

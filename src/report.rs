@@ -133,9 +133,9 @@ impl TaskPolls {
 
 /// What a watchdog has seen since it was started.
 ///
-/// A snapshot: making one stops nothing and nobody. The numbers of polls are
-/// those of the whole process, by whichever runtime polled, because names are
-/// shared; stalls and lag are those of the watchdog's runtime.
+/// A snapshot: making one stops nothing and nobody. Polls are counted by name,
+/// whichever runtime of the process polled; stalls and lag are those of the
+/// watchdog's runtime.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     pub(crate) version: u32,
@@ -285,8 +285,9 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} stalls in {} on {} worker{}",
+            "{} stall{} in {} on {} worker{}",
             self.counts.total(),
+            if self.counts.total() == 1 { "" } else { "s" },
             Short(self.watched_for()),
             self.workers,
             if self.workers == 1 { "" } else { "s" }

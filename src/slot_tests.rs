@@ -26,12 +26,12 @@ fn starts(slot: &Slot) -> Vec<u64> {
 fn nested_polls_are_read_outermost_first() {
     let slot = Slot::new();
     assert!(starts(&slot).is_empty());
-    let outer = slot.begin(stamp(10));
-    let inner = slot.begin(stamp(20));
+    slot.begin(stamp(10));
+    slot.begin(stamp(20));
     assert_eq!(starts(&slot), [10, 20]);
     slot.end();
     assert_eq!(starts(&slot), [10]);
-    let inner = slot.begin(stamp(30));
+    slot.begin(stamp(30));
     assert_eq!(starts(&slot), [10, 30]);
     slot.end();
     slot.end();

@@ -6,6 +6,7 @@ mod patrol;
 
 pub use builder::{Builder, PollTiming};
 
+use std::collections::HashMap;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -22,7 +23,7 @@ use crate::health::Health;
 use crate::histogram::Histogram;
 use crate::ledger::Ledger;
 use crate::local;
-use crate::registry::{TimingWish, lock, registry};
+use crate::registry::{LabelId, TimingWish, lock, registry};
 use crate::report::{Report, SCHEMA_VERSION, TaskPolls};
 use crate::rollcall;
 use crate::runtime::{Gone, Runtime};
@@ -100,6 +101,8 @@ pub struct Watchdog {
     telling: Arc<Telling>,
     runtime: Runtime,
     started_ns: u64,
+    /// What was counted before it started.
+    polls_before: HashMap<LabelId, Histogram>,
     /// Withdrawn last, after the thread has stopped.
     _wish: TimingWish,
     task: AbortHandle,
@@ -142,6 +145,7 @@ impl Watchdog {
         let (queue, ending) =
             teller::start(clock, settings.on_stall.clone(), Arc::clone(&telling))?;
 
+        let polls_before = registry().polls_by_label();
         let wish = registry().wish(settings.poll_timing.timing());
         let gone = Gone::default();
         let patrol = Patrol {
@@ -175,6 +179,7 @@ impl Watchdog {
             telling,
             runtime,
             started_ns: clock.now_ns(),
+            polls_before,
             _wish: wish,
             task: task.abort_handle(),
             thread: Some(thread),
@@ -184,14 +189,21 @@ impl Watchdog {
 
     /// What has been seen so far; stops nothing and nobody.
     pub fn report(&self) -> Report {
-        let polls_by_label = registry().polls_by_label();
         let mut polls = Histogram::new();
+        let by_label = registry().polls_by_label();
         let ledger = self.shared.ledger();
-        let mut tasks: Vec<TaskPolls> = polls_by_label
-            .iter()
+        let mut tasks: Vec<TaskPolls> = by_label
+            .into_iter()
             .filter_map(|(id, histogram)| {
-                polls.merge(histogram);
-                let label = registry().label_of(*id)?;
+                let histogram = match self.polls_before.get(&id) {
+                    Some(before) => histogram.since(before),
+                    None => histogram,
+                };
+                if histogram.is_empty() {
+                    return None;
+                }
+                polls.merge(&histogram);
+                let label = registry().label_of(id)?;
                 let location = label.location.map(Into::into);
                 let stalls = ledger.counts_of(&label.name, location.as_ref());
                 Some(TaskPolls {

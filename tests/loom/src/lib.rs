@@ -58,7 +58,7 @@ fn a_poll_is_never_read_torn() {
         let slot = both(
             |slot| {
                 for n in [10, 20] {
-                    let begun = slot.begin(stamp(n));
+                    slot.begin(stamp(n));
                     slot.end();
                 }
             },
@@ -79,8 +79,8 @@ fn nested_polls_are_read_whole_and_in_order() {
     model_bounded(|| {
         both(
             |slot| {
-                let outer = slot.begin(stamp(10));
-                let inner = slot.begin(stamp(20));
+                slot.begin(stamp(10));
+                slot.begin(stamp(20));
                 slot.end();
                 slot.end();
             },
