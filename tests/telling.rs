@@ -213,7 +213,7 @@ fn a_report_has_polls_lag_and_stalls_and_survives_json() {
 
     let text = report.to_string();
     for part in [
-        "1 stalls",
+        "1 stall in",
         "MEDIUM 1",
         "mixed",
         "event loop lag",
