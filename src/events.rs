@@ -7,7 +7,7 @@ use tracing::span::Id;
 use tracing::subscriber::NoSubscriber;
 
 use crate::severity::Severity;
-use crate::stall::{StallEvent, Task};
+use crate::stall::{Frame, Stack, StallEvent, Task};
 
 /// Where events go: to the subscriber of the place where the watchdog was started.
 #[derive(Debug)]
@@ -31,6 +31,8 @@ macro_rules! tell {
             worker = stall.worker(),
             duration_ms = stall.duration().as_secs_f64() * 1e3,
             cause = %stall.cause(),
+            culprit = stall.stack().and_then(Stack::culprit).map(tracing::field::display),
+            leaf = stall.stack().and_then(Stack::leaf).map(Frame::short_function),
             suppressed = $suppressed,
             "{}",
             $event
@@ -57,6 +59,16 @@ impl Emitter {
             Severity::Medium => tell!(tracing::Level::INFO, parent, event, suppressed),
             Severity::Monitor => tell!(tracing::Level::DEBUG, parent, event, suppressed),
         });
+        if let Some(stack) = event.stall.stack() {
+            self.within(|| {
+                tracing::event!(
+                    target: "stallscope",
+                    tracing::Level::DEBUG,
+                    stall_id = event.stall.id().get(),
+                    stack = %stack,
+                );
+            });
+        }
     }
 
     /// Tells of stalls that were kept back and that no later event has told of.

@@ -29,6 +29,8 @@ pub struct Health {
     pub(crate) callback_panics: u64,
     pub(crate) slow_callbacks: u64,
     pub(crate) dropped_events: u64,
+    pub(crate) stack_misses: u64,
+    pub(crate) no_stacks: Option<String>,
     pub(crate) suppressed: u64,
     pub(crate) folded_names: u64,
     pub(crate) unwatched_threads: u64,
@@ -101,6 +103,16 @@ impl Health {
     /// Events that could not be told because 1,024 were waiting; reports have them.
     pub const fn dropped_events(&self) -> u64 {
         self.dropped_events
+    }
+
+    /// How often the stack of a stuck thread could not be taken, or not proven.
+    pub const fn stack_misses(&self) -> u64 {
+        self.stack_misses
+    }
+
+    /// Why some stacks cannot be taken at all here; `None` as long as all could be.
+    pub fn no_stacks(&self) -> Option<&str> {
+        self.no_stacks.as_deref()
     }
 
     /// Stalls that were not told to tracing because their culprit had many; callbacks and reports have them.

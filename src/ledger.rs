@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use crate::report::{Hotspot, SeverityCounts};
 use crate::severity::Severity;
-use crate::stall::{Location, Phase, Stall, StallEvent};
+use crate::stall::{Location, Phase, Stack, Stall, StallEvent, StallId};
 
 /// How many stalls that are over are remembered one by one.
 const MAX_STALLS: usize = 1_000;
@@ -17,7 +17,8 @@ pub(crate) struct Ledger {
     ongoing: Vec<Stall>,
     over: VecDeque<Stall>,
     forgotten: u64,
-    hotspots: HashMap<String, Hotspot>,
+    /// Of stalls that are no longer remembered one by one.
+    forgotten_hotspots: HashMap<String, Hotspot>,
     /// By name, then by place; as many as there are labels.
     by_task: HashMap<String, Vec<(Option<Location>, SeverityCounts)>>,
     max_severity: Option<Severity>,
@@ -28,30 +29,39 @@ impl Ledger {
     pub(crate) fn enter(&mut self, event: &StallEvent) {
         let stall = &event.stall;
         self.max_severity = self.max_severity.max(Some(stall.severity()));
-        self.ongoing.retain(|other| other.id() != stall.id());
+        let mut stall = stall.clone();
+        if let Some(at) = self
+            .ongoing
+            .iter()
+            .position(|other| other.id() == stall.id())
+        {
+            let before = self.ongoing.swap_remove(at);
+            stall.stack = stall.stack.or(before.stack);
+            stall.refine_cause();
+        }
         if event.phase != Phase::Ended {
-            self.ongoing.push(stall.clone());
+            self.ongoing.push(stall);
             return;
         }
         self.counts.count(stall.severity());
-        self.sum_up(stall);
-        self.count_for_task(stall);
-        if self.over.len() == MAX_STALLS {
-            self.over.pop_front();
+        self.count_for_task(&stall);
+        if self.over.len() == MAX_STALLS
+            && let Some(oldest) = self.over.pop_front()
+        {
+            add_up(&mut self.forgotten_hotspots, &oldest);
             self.forgotten += 1;
         }
-        self.over.push_back(stall.clone());
+        self.over.push_back(stall);
     }
 
-    fn sum_up(&mut self, stall: &Stall) {
-        let mut name = stall.culprit_name();
-        if !self.hotspots.contains_key(&name) && self.hotspots.len() >= MAX_HOTSPOTS {
-            "other".clone_into(&mut name);
+    /// A stack of this stall has been symbolized.
+    pub(crate) fn attach(&mut self, id: StallId, stack: &Stack) {
+        // The latest are at the end.
+        let stalls = self.ongoing.iter_mut().chain(self.over.iter_mut().rev());
+        if let Some(stall) = stalls.into_iter().find(|stall| stall.id() == id) {
+            stall.stack = Some(stack.clone());
+            stall.refine_cause();
         }
-        self.hotspots
-            .entry(name.clone())
-            .or_insert_with(|| Hotspot::new(name))
-            .add(stall);
     }
 
     fn count_for_task(&mut self, stall: &Stall) {
@@ -104,8 +114,23 @@ impl Ledger {
 
     /// The worst first.
     pub(crate) fn hotspots(&self) -> Vec<Hotspot> {
-        let mut hotspots: Vec<Hotspot> = self.hotspots.values().cloned().collect();
+        let mut by_culprit = self.forgotten_hotspots.clone();
+        for stall in &self.over {
+            add_up(&mut by_culprit, stall);
+        }
+        let mut hotspots: Vec<Hotspot> = by_culprit.into_values().collect();
         hotspots.sort_by(|a, b| (b.total(), a.culprit()).cmp(&(a.total(), b.culprit())));
         hotspots
     }
+}
+
+fn add_up(hotspots: &mut HashMap<String, Hotspot>, stall: &Stall) {
+    let mut name = stall.culprit_name();
+    if !hotspots.contains_key(&name) && hotspots.len() >= MAX_HOTSPOTS {
+        "other".clone_into(&mut name);
+    }
+    hotspots
+        .entry(name.clone())
+        .or_insert_with(|| Hotspot::new(name))
+        .add(stall);
 }

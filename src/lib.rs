@@ -32,11 +32,13 @@
 //!
 //! Stalls are also told as [`tracing`] events of target `stallscope`: see [`docs::events`].
 
+mod cause;
 mod clock;
 mod detector;
 pub mod docs;
 mod error;
 mod events;
+mod explain;
 mod health;
 mod histogram;
 mod ledger;
@@ -53,8 +55,10 @@ mod slot;
 #[cfg(test)]
 mod slot_tests;
 mod stall;
+mod symbolize;
 mod sync;
 mod teller;
+mod trim;
 mod watchdog;
 mod watched;
 

@@ -361,6 +361,12 @@ impl Registry {
         self.stalls.fetch_add(1, Relaxed) + 1
     }
 
+    /// The thread of this number.
+    pub(crate) fn thread(&self, number: usize) -> Option<&'static Thread> {
+        let threads = self.threads.read().unwrap_or_else(PoisonError::into_inner);
+        threads.get(number).copied()
+    }
+
     /// Calls `f` with each thread that was ever enrolled and its stable number.
     pub(crate) fn for_each_thread(&self, mut f: impl FnMut(usize, &'static Thread)) {
         let threads = self.threads.read().unwrap_or_else(PoisonError::into_inner);

@@ -93,16 +93,19 @@ impl Runtime {
         if self.is_gone() {
             return;
         }
-        workers.extend((0..self.workers()).map(|worker| {
-            let parks = self.metrics.worker_park_unpark_count(worker);
-            let busy = self.metrics.worker_total_busy_duration(worker);
-            WorkerSeen {
-                parked: parks % 2 == 1,
-                parks,
-                busy_ns: u64::try_from(busy.as_nanos()).unwrap_or(u64::MAX),
-                driven: self.is_driven(parks, busy),
-            }
-        }));
+        workers.extend((0..self.workers()).map(|worker| self.look_at(worker)));
+    }
+
+    /// What one worker tells of itself; `worker` must be one of [`Runtime::workers`].
+    pub(crate) fn look_at(&self, worker: usize) -> WorkerSeen {
+        let parks = self.metrics.worker_park_unpark_count(worker);
+        let busy = self.metrics.worker_total_busy_duration(worker);
+        WorkerSeen {
+            parked: parks % 2 == 1,
+            parks,
+            busy_ns: u64::try_from(busy.as_nanos()).unwrap_or(u64::MAX),
+            driven: self.is_driven(parks, busy),
+        }
     }
 
     /// Whether a worker that tells nothing new is known to be in its loop.

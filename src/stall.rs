@@ -189,6 +189,23 @@ impl Frame {
         self.function.as_deref()
     }
 
+    /// The function's path without closures and generic arguments.
+    pub fn short_function(&self) -> String {
+        self.function
+            .as_deref()
+            .map_or_else(|| "?".to_owned(), crate::trim::short)
+    }
+
+    /// Function, file and line in short.
+    fn short(&self) -> String {
+        match (&self.file, self.line) {
+            (Some(file), Some(line)) => {
+                format!("{} {}:{line}", self.short_function(), relative(file))
+            }
+            _ => self.short_function(),
+        }
+    }
+
     /// The source file, where the program has line tables.
     pub fn file(&self) -> Option<&str> {
         self.file.as_deref()
@@ -238,12 +255,34 @@ impl fmt::Display for Frame {
     }
 }
 
+/// A path without what it has in common with the working directory.
+fn relative(file: &str) -> &str {
+    static HERE: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
+    let here = HERE.get_or_init(|| {
+        let here = std::env::current_dir().ok()?;
+        Some(format!("{}/", here.to_str()?))
+    });
+    here.as_deref()
+        .and_then(|here| file.strip_prefix(here))
+        .unwrap_or(file)
+}
+
 /// Where a stuck thread was.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Stack {
     pub(crate) frames: Vec<Frame>,
     pub(crate) culprit: Option<usize>,
     pub(crate) leaf: Option<usize>,
+}
+
+impl fmt::Display for Stack {
+    /// A line for each function.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, frame) in self.frames.iter().enumerate() {
+            writeln!(f, "{number:4}: {frame}")?;
+        }
+        Ok(())
+    }
 }
 
 impl Stack {
@@ -272,7 +311,9 @@ pub struct Stall {
     pub(crate) task: Option<Task>,
     pub(crate) worker: Option<usize>,
     pub(crate) duration_ns: u64,
+    pub(crate) on_cpu_ns: u64,
     pub(crate) waiting_ns: u64,
+    pub(crate) off_cpu_ns: u64,
     pub(crate) cause: Cause,
     pub(crate) stack: Option<Stack>,
     pub(crate) ongoing: bool,
@@ -316,9 +357,21 @@ impl Stall {
         Duration::from_nanos(self.duration_ns)
     }
 
-    /// Of the duration, how long the thread is known to have waited for a CPU.
+    /// Of the duration, how long the thread is known to have been on a CPU.
     ///
-    /// Zero where the platform does not tell.
+    /// This and the two that follow are counted from the second tick that saw
+    /// the stall on, so together they are up to two ticks short of the duration;
+    /// all are zero where the platform or the thread is not known.
+    pub const fn on_cpu(&self) -> Duration {
+        Duration::from_nanos(self.on_cpu_ns)
+    }
+
+    /// Of the duration, how long the thread is known to have slept in the kernel.
+    pub const fn off_cpu(&self) -> Duration {
+        Duration::from_nanos(self.off_cpu_ns)
+    }
+
+    /// Of the duration, how long the thread is known to have waited for a CPU.
     pub const fn waiting(&self) -> Duration {
         Duration::from_nanos(self.waiting_ns)
     }
@@ -341,8 +394,19 @@ impl Stall {
 }
 
 impl Stall {
+    /// Says more of the cause, now that there is a stack.
+    pub(crate) fn refine_cause(&mut self) {
+        if let Some(stack) = &self.stack {
+            let cause = std::mem::replace(&mut self.cause, Cause::Unknown);
+            self.cause = crate::cause::refine(cause, stack);
+        }
+    }
+
     /// By what stalls are counted together.
     pub(crate) fn culprit_name(&self) -> String {
+        if let Some(culprit) = self.stack().and_then(Stack::culprit) {
+            return culprit.short();
+        }
         match (&self.task, self.worker) {
             (Some(task), _) => match &task.location {
                 Some(location) => format!("{} ({location})", task.name),
@@ -373,7 +437,10 @@ impl fmt::Display for Stall {
             write!(f, ": {}", self.cause)?;
         }
         if let Some(culprit) = self.stack().and_then(Stack::culprit) {
-            write!(f, " at {culprit}")?;
+            write!(f, " at {}", culprit.short())?;
+            if let Some(leaf) = self.stack().and_then(Stack::leaf) {
+                write!(f, " ({})", leaf.short_function())?;
+            }
         } else if let Some(location) = self.task().and_then(Task::location) {
             write!(f, " (future made at {location})")?;
         }

@@ -15,12 +15,19 @@ use std::time::Duration;
 use crate::clock::Calibrated;
 use crate::error::Error;
 use crate::events::Emitter;
+use crate::explain::Board;
 use crate::limit::{RateLimit, Verdict};
-use crate::stall::StallEvent;
+use crate::stall::{Phase, Stack, StallEvent};
 
 const THREAD_NAME: &str = "stallscope-tell";
 /// Events that wait to be told; more are dropped and counted.
 const QUEUE: usize = 1024;
+/// How long an event of a stall in progress waits for its stack. The first of a
+/// program takes some 40 ms to symbolize if it is optimized, half a second if
+/// not; whatever the stuck thread holds can delay it no longer than this.
+const PATIENCE: Duration = Duration::from_millis(100);
+/// The same for a stall that is over, where there is no hurry.
+const PATIENCE_AT_END: Duration = Duration::from_secs(1);
 /// A callback that takes longer is counted as slow.
 const SLOW_NS: u64 = 100_000_000;
 
@@ -87,6 +94,7 @@ struct Teller {
     emitter: Emitter,
     limit: RateLimit<String>,
     telling: Arc<Telling>,
+    board: Arc<Board>,
 }
 
 /// Starts the thread.
@@ -94,6 +102,7 @@ pub(crate) fn start(
     clock: &'static Calibrated,
     on_stall: Option<OnStall>,
     telling: Arc<Telling>,
+    board: Arc<Board>,
 ) -> Result<(Queue, Ending), Error> {
     let (sender, receiver) = sync_channel(QUEUE);
     let (over_sender, over) = sync_channel(1);
@@ -103,12 +112,13 @@ pub(crate) fn start(
         emitter: Emitter::here(),
         limit: RateLimit::new(),
         telling: Arc::clone(&telling),
+        board,
     };
     let thread = std::thread::Builder::new()
         .name(THREAD_NAME.to_owned())
         .spawn(move || {
             for message in receiver {
-                teller.tell(&message);
+                teller.tell(message);
             }
             teller.close();
             drop(over_sender);
@@ -122,7 +132,8 @@ pub(crate) fn start(
 }
 
 impl Teller {
-    fn tell(&mut self, message: &Message) {
+    fn tell(&mut self, mut message: Message) {
+        self.explain(&mut message.event);
         // First, because a callback is less likely to depend on what the stuck
         // thread holds than a subscriber is.
         self.call_back(&message.event);
@@ -144,6 +155,20 @@ impl Teller {
                 emitter.emit(&message.event, message.span, suppressed);
             }));
             self.count_panic(told.is_err());
+        }
+    }
+
+    /// Waits for the stack, if there is to be one, for a while.
+    fn explain(&self, event: &mut StallEvent) {
+        let ended = event.phase == Phase::Ended;
+        let patience = if ended { PATIENCE_AT_END } else { PATIENCE };
+        let stall = &mut event.stall;
+        if let Some(stack) = self.board.wait(stall.id(), patience) {
+            stall.stack = Some(Stack::clone(&stack));
+            stall.refine_cause();
+        }
+        if ended {
+            self.board.forget(stall.id());
         }
     }
 

@@ -1,6 +1,6 @@
 //! How old something is, and how much of its age counts.
 
-use crate::detector::waiting::{ThreadTimes, Waiting};
+use crate::detector::waiting::{Shares, ThreadTimes, Waiting};
 
 /// The age of something in progress.
 ///
@@ -58,8 +58,14 @@ impl Age {
         self.since_ns
     }
 
-    /// How long the thread is known to have waited for a CPU.
-    pub(crate) fn waiting_ns(&self) -> u64 {
+    /// What the thread is known to have done with the time.
+    pub(crate) fn shares(&self) -> Shares {
+        self.waiting
+            .as_ref()
+            .map_or_else(Shares::default, Waiting::shares)
+    }
+
+    fn waiting_ns(&self) -> u64 {
         self.waiting.as_ref().map_or(0, Waiting::waiting_ns)
     }
 

@@ -26,7 +26,7 @@ mod waiting;
 pub(crate) use observation::{
     FinishedSeen, Layer, Observation, PollId, PollSeen, Unit, WorkerSeen,
 };
-pub(crate) use waiting::{ThreadState, ThreadTimes};
+pub(crate) use waiting::{Shares, ThreadState, ThreadTimes};
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -50,8 +50,8 @@ pub(crate) struct Told {
     pub(crate) start_ns: u64,
     /// Without the time in which the watchdog itself stood still.
     pub(crate) duration_ns: u64,
-    /// Of it, how long the thread is known to have waited for a CPU.
-    pub(crate) waiting_ns: u64,
+    /// What the thread is known to have done in it.
+    pub(crate) shares: Shares,
     /// The stall goes on, but the watchdog stops.
     pub(crate) cut_off: bool,
 }

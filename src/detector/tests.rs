@@ -471,7 +471,7 @@ fn waiting_for_a_cpu_counts_a_quarter() {
     }
     let told = &world.told[0];
     assert_eq!((told.phase, told.severity), (Started, Monitor));
-    assert!(told.waiting_ns > told.duration_ns / 2);
+    assert!(told.shares.waiting_ns > told.duration_ns / 2);
     assert_eq!(world.lines[0].0, 85);
 }
 
@@ -485,7 +485,8 @@ fn a_sleeping_thread_is_not_excused() {
         world.look(now_ms);
     }
     assert_eq!(world.lines[0].0, 25);
-    assert_eq!(world.told[0].waiting_ns, 0);
+    assert_eq!(world.told[0].shares.waiting_ns, 0);
+    assert!(world.told[0].shares.blocked_ns >= 10 * MS);
 }
 
 #[test]

@@ -146,7 +146,7 @@ impl Held {
             culprit: episode.culprit,
             start_ns: episode.start_ns,
             duration_ns: age.awake_ns(at_ns).saturating_add(lead_ns),
-            waiting_ns: age.waiting_ns(),
+            shares: age.shares(),
             cut_off: false,
         });
     }

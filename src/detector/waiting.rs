@@ -21,11 +21,20 @@ pub(crate) enum ThreadState {
     Off,
 }
 
+/// What a thread has done with its time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Shares {
+    pub(crate) cpu_ns: u64,
+    pub(crate) waiting_ns: u64,
+    pub(crate) blocked_ns: u64,
+}
+
 /// Splits the time since a first look at a thread into CPU, waiting and blocked.
 #[derive(Clone, Debug)]
 pub(crate) struct Waiting {
     at_ns: u64,
     first: ThreadTimes,
+    cpu_ns: u64,
     blocked_ns: u64,
     waiting_ns: u64,
 }
@@ -35,6 +44,7 @@ impl Waiting {
         Waiting {
             at_ns: now_ns,
             first: times,
+            cpu_ns: 0,
             blocked_ns: 0,
             waiting_ns: 0,
         }
@@ -44,6 +54,7 @@ impl Waiting {
         let elapsed_ns = now_ns.saturating_sub(self.at_ns);
         let cpu_ns = times.cpu_ns.saturating_sub(self.first.cpu_ns);
         let credited_ns = times.wait_ns.saturating_sub(self.first.wait_ns);
+        self.cpu_ns = cpu_ns;
         let other_ns = elapsed_ns.saturating_sub(cpu_ns);
         if times.state == ThreadState::Queued {
             // The wait that goes on is credited only when it ends, so it is what
@@ -52,6 +63,15 @@ impl Waiting {
         } else {
             self.waiting_ns = credited_ns.min(other_ns);
             self.blocked_ns = other_ns.saturating_sub(credited_ns);
+        }
+    }
+
+    /// How long the thread has been on a CPU, waiting for one, and asleep.
+    pub(crate) const fn shares(&self) -> Shares {
+        Shares {
+            cpu_ns: self.cpu_ns,
+            waiting_ns: self.waiting_ns,
+            blocked_ns: self.blocked_ns,
         }
     }
 

@@ -20,6 +20,8 @@ pub mod events {
     //! | `worker` | index of the worker that is held up |
     //! | `duration_ms` | how long it has lasted |
     //! | `cause` | why it does not return |
+    //! | `culprit` | the innermost function of the user's code, with file and line |
+    //! | `leaf` | what it called |
     //! | `suppressed` | stalls of this culprit that were not told before this one |
     //!
     //! Of each culprit five stalls are told at once and one more a second; a HIGH

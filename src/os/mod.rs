@@ -1,13 +1,118 @@
 //! What only the operating system knows. The one place with `unsafe` code.
 //!
-//! Each platform has the same functions; where one cannot tell, it says `None`.
+//! Each platform has the same functions; where one cannot tell, it says so.
 
-#[cfg(target_os = "linux")]
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::path::PathBuf;
+
+#[cfg(all(
+    target_os = "linux",
+    target_pointer_width = "64",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+))]
 #[path = "linux/mod.rs"]
 mod platform;
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(all(
+    target_os = "linux",
+    target_pointer_width = "64",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+)))]
 #[path = "fallback/mod.rs"]
 mod platform;
 
-pub(crate) use platform::{ThreadProbe, thread_id};
+pub(crate) use platform::{Capturer, DEFAULT_SIGNAL, ThreadProbe, syscall_name, thread_id};
+
+/// Whether running threads may be sent a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SignalUse {
+    Off,
+    Signal(i32),
+}
+
+/// What a stuck thread was doing.
+#[derive(Clone, Debug)]
+pub(crate) struct Captured {
+    pub(crate) doing: Doing,
+    /// Its stack, the innermost address first; all others are return addresses.
+    pub(crate) stack: Result<Vec<u64>, Miss>,
+}
+
+/// What a thread is doing at one instant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Doing {
+    /// It runs, or could.
+    Running,
+    /// Asleep without having called the kernel: it waits for memory.
+    Faulting,
+    /// Asleep in the system call of this number.
+    Blocked(i64),
+}
+
+/// The file of a loaded module.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ModuleFile {
+    pub(crate) path: PathBuf,
+    pub(crate) bias: u64,
+    pub(crate) range: Range<u64>,
+    pub(crate) build_id: Option<String>,
+}
+
+/// Why there is no stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Miss {
+    /// The thread is gone.
+    Gone,
+    /// What it was captured for was over meanwhile.
+    Moved,
+    /// It could not be unwound to where it must lead.
+    Unproven,
+    /// The handler did not run in time.
+    Timeout,
+    /// Another watchdog was capturing.
+    Busy,
+    /// The system hides it.
+    NotPermitted,
+    /// The program has a handler of its own for our signal.
+    HandlerTaken,
+    /// Signals are switched off, and the thread was running.
+    SignalsOff,
+    /// Not on this platform.
+    #[cfg_attr(target_os = "linux", allow(dead_code))]
+    NotSupported,
+}
+
+impl Miss {
+    pub(crate) fn from_open(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::NotFound => Miss::Gone,
+            _ => Miss::NotPermitted,
+        }
+    }
+
+    /// Whether it will not be otherwise the next time.
+    pub(crate) const fn is_lasting(self) -> bool {
+        matches!(
+            self,
+            Miss::NotPermitted | Miss::HandlerTaken | Miss::SignalsOff | Miss::NotSupported
+        )
+    }
+}
+
+impl fmt::Display for Miss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Miss::Gone => "the thread is gone",
+            Miss::Moved => "the thread has moved on",
+            Miss::Unproven => "the stack could not be unwound",
+            Miss::Timeout => "the thread did not answer",
+            Miss::Busy => "another capture was under way",
+            Miss::NotPermitted => "the system does not permit it",
+            Miss::HandlerTaken => "the program handles the signal itself",
+            Miss::SignalsOff => "the thread was running, and signals are off",
+            Miss::NotSupported => "not on this platform",
+        })
+    }
+}

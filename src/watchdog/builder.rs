@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 use crate::error::Error;
+use crate::os::{DEFAULT_SIGNAL, SignalUse};
 use crate::registry::Timing;
 use crate::severity::Thresholds;
 use crate::stall::StallEvent;
@@ -50,6 +51,8 @@ pub struct Builder {
     pub(crate) tick: Option<Duration>,
     pub(crate) lag_period: Option<Duration>,
     pub(crate) poll_timing: PollTiming,
+    pub(crate) stacks: bool,
+    pub(crate) signal: Option<i32>,
     pub(crate) on_stall: Option<OnStall>,
 }
 
@@ -60,6 +63,8 @@ impl fmt::Debug for Builder {
             .field("tick", &self.tick_or_default())
             .field("lag_period", &self.lag_period)
             .field("poll_timing", &self.poll_timing)
+            .field("stacks", &self.stacks)
+            .field("signal", &self.signal)
             .field("on_stall", &self.on_stall.is_some())
             .finish()
     }
@@ -72,6 +77,8 @@ impl Builder {
             tick: None,
             lag_period: Some(Duration::from_millis(20)),
             poll_timing: PollTiming::default(),
+            stacks: true,
+            signal: Some(DEFAULT_SIGNAL),
             on_stall: None,
         }
     }
@@ -105,6 +112,28 @@ impl Builder {
     pub const fn poll_timing(mut self, timing: PollTiming) -> Self {
         self.poll_timing = timing;
         self
+    }
+
+    /// Whether the stacks of stuck threads are taken; yes by default.
+    pub const fn stacks(mut self, stacks: bool) -> Self {
+        self.stacks = stacks;
+        self
+    }
+
+    /// The signal that a stuck thread is asked with for its stack while it runs
+    /// on a CPU, SIGURG by default; `None` for no signals, and so no stacks of
+    /// running threads.
+    ///
+    /// A blocked thread is never sent one. The handler is installed when the
+    /// first running thread is stuck, and stays; if the program has a handler of
+    /// its own for this signal, that one is left alone and no stack is taken.
+    pub const fn signal(mut self, signal: Option<i32>) -> Self {
+        self.signal = signal;
+        self
+    }
+
+    pub(crate) fn signal_use(&self) -> SignalUse {
+        self.signal.map_or(SignalUse::Off, SignalUse::Signal)
     }
 
     /// Calls `callback` with each event of each stall.

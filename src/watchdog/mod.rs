@@ -19,10 +19,12 @@ use tokio::task::AbortHandle;
 use crate::clock::{self, Calibrated};
 use crate::detector::Detector;
 use crate::error::Error;
+use crate::explain::{self, Board};
 use crate::health::Health;
 use crate::histogram::Histogram;
 use crate::ledger::Ledger;
 use crate::local;
+use crate::os::Capturer;
 use crate::registry::{LabelId, TimingWish, lock, registry};
 use crate::report::{Report, SCHEMA_VERSION, TaskPolls};
 use crate::rollcall;
@@ -48,6 +50,9 @@ pub(crate) struct Shared {
     gaps: AtomicU64,
     gaps_ns: AtomicU64,
     lag: Arc<Lag>,
+    /// Stalls whose stack could not be taken, and why it never will be.
+    stack_misses: AtomicU64,
+    no_stacks: Mutex<Option<String>>,
     ledger: Mutex<Ledger>,
 }
 
@@ -139,11 +144,22 @@ impl Watchdog {
             gaps: AtomicU64::new(0),
             gaps_ns: AtomicU64::new(0),
             lag: Arc::new(Lag::new(tolerance_ns)),
+            stack_misses: AtomicU64::new(0),
+            no_stacks: Mutex::new(None),
             ledger: Mutex::new(Ledger::default()),
         });
         let telling = Arc::new(Telling::default());
-        let (queue, ending) =
-            teller::start(clock, settings.on_stall.clone(), Arc::clone(&telling))?;
+        let board = Arc::new(Board::default());
+        let (queue, ending) = teller::start(
+            clock,
+            settings.on_stall.clone(),
+            Arc::clone(&telling),
+            Arc::clone(&board),
+        )?;
+        let attached = Arc::clone(&shared);
+        let explainer = explain::start(board, move |id, stack| {
+            attached.ledger().attach(id, stack);
+        })?;
 
         let polls_before = registry().polls_by_label();
         let wish = registry().wish(settings.poll_timing.timing());
@@ -154,6 +170,11 @@ impl Watchdog {
             observer: Observer::new(clock, Runtime::new(handle, gone.clone())),
             detector: Detector::new(settings.thresholds, clock.now_ns()),
             queue,
+            capturer: settings
+                .stacks
+                .then(|| Capturer::new(settings.signal_use())),
+            explainer,
+            asleep: HashMap::new(),
         };
         let thread = std::thread::Builder::new()
             .name(THREAD_NAME.to_owned())
@@ -252,6 +273,8 @@ impl Watchdog {
             callback_panics: self.telling.panics.load(Relaxed),
             slow_callbacks: self.telling.slow.load(Relaxed),
             dropped_events: self.telling.dropped.load(Relaxed),
+            stack_misses: self.shared.stack_misses.load(Relaxed),
+            no_stacks: lock(&self.shared.no_stacks).clone(),
             suppressed: self.telling.suppressed.load(Relaxed),
             folded_names: registry().folded_labels(),
             unwatched_threads: registry().refused_threads(),

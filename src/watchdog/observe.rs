@@ -4,9 +4,9 @@ use std::collections::HashMap;
 
 use crate::clock::Calibrated;
 use crate::detector::{
-    Detector, FinishedSeen, Layer, Observation, PollId, PollSeen, ThreadTimes, Unit,
+    Detector, FinishedSeen, Layer, Observation, PollId, PollSeen, ThreadTimes, Told, Unit,
 };
-use crate::os::ThreadProbe;
+use crate::os::{Captured, Capturer, Miss, ThreadProbe};
 use crate::registry::{Place, RuntimeId, Tag, Thread, registry};
 use crate::runtime::Runtime;
 use crate::slot::Poll;
@@ -115,13 +115,7 @@ impl Observer {
     }
 
     fn times(&mut self, number: usize) -> Option<ThreadTimes> {
-        let mut tid = None;
-        registry().for_each_thread(|other, thread| {
-            if other == number {
-                tid = thread.tid();
-            }
-        });
-        let tid = tid?;
+        let tid = registry().thread(number)?.tid()?;
         let fits = self
             .probes
             .get(&number)
@@ -134,5 +128,38 @@ impl Observer {
             self.probes.remove(&number);
         }
         times
+    }
+
+    /// What the thread that a stall holds up is doing, and where.
+    ///
+    /// `None` where the thread is not known.
+    pub(crate) fn capture(
+        &self,
+        capturer: &mut Capturer,
+        told: &Told,
+        seen: &Observation,
+    ) -> Option<Result<Captured, Miss>> {
+        let captured = match (told.poll, told.unit) {
+            (Some(poll), _) => {
+                let thread = registry().thread(poll.thread)?;
+                let still = || {
+                    let polls = thread.slot.polls();
+                    polls
+                        .as_slice()
+                        .first()
+                        .is_some_and(|first| first.seq == poll.seq)
+                };
+                let anchor = told.culprit.map(|culprit| culprit.anchor);
+                capturer.capture(thread.tid()?, anchor, &still)
+            }
+            (None, Unit::Worker(worker)) => {
+                let thread = registry().thread(self.thread_of(worker)?)?;
+                let then = seen.workers.get(worker)?;
+                let still = || self.runtime.look_at(worker).same_turn(then);
+                capturer.capture(thread.tid()?, None, &still)
+            }
+            (None, Unit::Thread(_)) => return None,
+        };
+        Some(captured)
     }
 }

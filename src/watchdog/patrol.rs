@@ -1,12 +1,16 @@
 //! The watchdog's thread: observe, detect, explain, tell; then park until the next tick.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::time::Duration;
 
+use crate::cause::{self, Evidence};
 use crate::clock::Calibrated;
 use crate::detector::{Detector, Observation, Told, Unit};
-use crate::registry::registry;
+use crate::explain::{Explainer, Job};
+use crate::os::{Captured, Capturer, Doing};
+use crate::registry::{lock, registry};
 use crate::stall::{Cause, Phase, Stall, StallEvent, StallId, Task};
 use crate::teller::{Message, Queue};
 use crate::watchdog::Shared;
@@ -23,6 +27,11 @@ pub(crate) struct Patrol {
     pub(crate) observer: Observer,
     pub(crate) detector: Detector,
     pub(crate) queue: Queue,
+    /// `None` where stacks are switched off.
+    pub(crate) capturer: Option<Capturer>,
+    pub(crate) explainer: Explainer,
+    /// How threads of stalls in progress were last seen asleep.
+    pub(crate) asleep: HashMap<u64, Doing>,
 }
 
 impl Patrol {
@@ -37,7 +46,7 @@ impl Patrol {
             let next_id = &mut || registry().next_stall_id();
             self.detector.observe(&seen, next_id, &mut told);
             self.shared.ticked_ns.store(seen.now_ns, Relaxed);
-            self.tell(&mut told);
+            self.tell(&mut told, &seen);
 
             let next_ns = self.next_ns(seen.now_ns);
             planned_ns = Some(next_ns);
@@ -47,7 +56,7 @@ impl Patrol {
             }
         }
         self.detector.stop(self.clock.now_ns(), &mut told);
-        self.tell(&mut told);
+        self.tell(&mut told, &seen);
     }
 
     fn next_ns(&self, now_ns: u64) -> u64 {
@@ -84,19 +93,66 @@ impl Patrol {
         late_ns
     }
 
-    fn tell(&self, told: &mut Vec<Told>) {
+    fn tell(&mut self, told: &mut Vec<Told>, seen: &Observation) {
         for told in told.drain(..) {
-            let event = event_of(&told);
+            let captured = self.capture(&told, seen);
+            let event = event_of(&told, self.cause(&told, captured.as_ref()));
+            let id = event.stall.id();
             self.shared.ledger().enter(&event);
+            if let Some(Ok(addresses)) = captured.map(|captured| captured.stack)
+                && let Some(capturer) = &self.capturer
+            {
+                self.explainer.send(Job {
+                    id,
+                    addresses,
+                    modules: capturer.modules(),
+                });
+            }
             self.queue.send(Message {
                 event,
                 span: told.culprit.map_or(0, |layer| layer.span),
             });
         }
     }
+
+    /// At the start and at each escalation: at most four times a stall.
+    fn capture(&mut self, told: &Told, seen: &Observation) -> Option<Captured> {
+        if told.phase == Phase::Ended {
+            return None;
+        }
+        let capturer = self.capturer.as_mut()?;
+        let captured = self.observer.capture(capturer, told, seen)?;
+        let miss = match &captured {
+            Ok(captured) => captured.stack.as_ref().err(),
+            Err(miss) => Some(miss),
+        };
+        if let Some(miss) = miss {
+            self.shared.stack_misses.fetch_add(1, Relaxed);
+            if miss.is_lasting() {
+                *lock(&self.shared.no_stacks) = Some(miss.to_string());
+            }
+        }
+        captured.ok()
+    }
+
+    fn cause(&mut self, told: &Told, captured: Option<&Captured>) -> Cause {
+        let last = captured.map(|captured| captured.doing);
+        if let Some(doing @ (Doing::Blocked(_) | Doing::Faulting)) = last {
+            self.asleep.insert(told.id, doing);
+        }
+        let asleep = match told.phase {
+            Phase::Ended => self.asleep.remove(&told.id),
+            _ => self.asleep.get(&told.id).copied(),
+        };
+        cause::judge(&Evidence {
+            shares: told.shares,
+            last,
+            asleep,
+        })
+    }
 }
 
-fn event_of(told: &Told) -> StallEvent {
+fn event_of(told: &Told, cause: Cause) -> StallEvent {
     let task = told.culprit.and_then(|layer| {
         let label = registry().label_of(layer.label)?;
         Some(Task {
@@ -117,12 +173,10 @@ fn event_of(told: &Told) -> StallEvent {
                 Unit::Thread(_) => None,
             },
             duration_ns: told.duration_ns,
-            waiting_ns: told.waiting_ns,
-            cause: if told.waiting_ns > told.duration_ns / 2 {
-                Cause::Starved
-            } else {
-                Cause::Unknown
-            },
+            on_cpu_ns: told.shares.cpu_ns,
+            waiting_ns: told.shares.waiting_ns,
+            off_cpu_ns: told.shares.blocked_ns,
+            cause,
             stack: None,
             ongoing: told.phase != Phase::Ended || told.cut_off,
         },

@@ -1,10 +1,17 @@
 //! Platforms that are not written yet: nothing is known of other threads.
 
 use crate::detector::ThreadTimes;
+use crate::os::{Captured, Miss, ModuleFile, SignalUse};
+
+pub(crate) const DEFAULT_SIGNAL: i32 = 0;
 
 /// No id: threads are told apart by their entry only.
 pub(crate) const fn thread_id() -> i32 {
     0
+}
+
+pub(crate) const fn syscall_name(_number: i64) -> Option<&'static str> {
+    None
 }
 
 #[derive(Debug)]
@@ -21,5 +28,27 @@ impl ThreadProbe {
 
     pub(crate) const fn times(&self) -> Option<ThreadTimes> {
         match self.0 {}
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Capturer;
+
+impl Capturer {
+    pub(crate) const fn new(_signals: SignalUse) -> Self {
+        Capturer
+    }
+
+    pub(crate) fn capture(
+        &mut self,
+        _tid: i32,
+        _anchor: Option<u64>,
+        _still: &dyn Fn() -> bool,
+    ) -> Result<Captured, Miss> {
+        Err(Miss::NotSupported)
+    }
+
+    pub(crate) fn modules(&self) -> Vec<ModuleFile> {
+        Vec::new()
     }
 }

@@ -1,5 +1,18 @@
-//! Linux: `/proc` and per-thread clocks.
+//! Linux: `/proc`, per-thread clocks, stacks.
 
+#![allow(unsafe_code)]
+
+mod capture;
+mod modules;
+mod signal;
+mod syscalls;
 mod thread;
+mod unwind;
 
+pub(crate) use capture::Capturer;
+pub(crate) use syscalls::syscall_name;
 pub(crate) use thread::{ThreadProbe, thread_id};
+
+/// The signal that running threads are asked with: ignored where nobody handles
+/// it, passed on by debuggers, and used by no profiler.
+pub(crate) const DEFAULT_SIGNAL: i32 = libc::SIGURG;

@@ -1,7 +1,5 @@
 //! What the kernel tells of another thread of this process.
 
-#![allow(unsafe_code)]
-
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -79,7 +77,7 @@ impl ThreadProbe {
     }
 }
 
-fn read_at_start<'a>(file: &File, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
+pub(crate) fn read_at_start<'a>(file: &File, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
     loop {
         match file.read_at(buffer, 0) {
             Ok(length) => return buffer.get(..length),

@@ -1,0 +1,183 @@
+//! Where a thread of this process is: through `/proc` if it is blocked, by a signal if it runs.
+//!
+//! A blocked thread is never sent a signal: one would make `nanosleep`, `poll`,
+//! `epoll_wait` and reads under a timeout return EINTR to the user's code.
+
+use std::fs::File;
+
+use crate::os::platform::signal::{self, NoCopy};
+use crate::os::platform::thread::read_at_start;
+use crate::os::platform::unwind::{Proof, Registers, StackCopy, Unwinder};
+use crate::os::{Captured, Doing, Miss, ModuleFile, SignalUse};
+
+/// The most that is copied of a blocked thread's stack.
+const MAX_COPY: usize = 1024 * 1024;
+/// What is copied where no anchor bounds it.
+const UNBOUNDED_COPY: usize = 256 * 1024;
+/// Copied beyond the anchor, so that the frame that holds it can be unwound.
+const BEYOND_ANCHOR: u64 = 16 * 1024;
+
+/// Takes stacks of other threads; keeps the copy's memory and the unwind tables
+/// (as large as the `.eh_frame` of all modules), at most 1 MiB besides them.
+#[derive(Debug)]
+pub(crate) struct Capturer {
+    signals: SignalUse,
+    unwinder: Unwinder,
+    stack: StackCopy,
+}
+
+/// What `/proc/self/task/TID/syscall` tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Look {
+    doing: Doing,
+    /// Program counter and stack pointer, unless it runs.
+    at: Option<(u64, u64)>,
+}
+
+impl Capturer {
+    pub(crate) fn new(signals: SignalUse) -> Self {
+        Capturer {
+            signals,
+            unwinder: Unwinder::new(),
+            stack: StackCopy::default(),
+        }
+    }
+
+    /// The stack of a thread; `still` tells whether what it is captured for goes on.
+    ///
+    /// With an anchor it must lead to the frame that holds it, else to the
+    /// thread's beginning: no stack rather than a wrong one. Takes 10 to 50 us,
+    /// and a few milliseconds where libraries have been loaded since the last.
+    pub(crate) fn capture(
+        &mut self,
+        tid: i32,
+        anchor: Option<u64>,
+        still: &dyn Fn() -> bool,
+    ) -> Result<Captured, Miss> {
+        let file = File::open(format!("/proc/self/task/{tid}/syscall"))
+            .map_err(|error| Miss::from_open(&error))?;
+        let look = look(&file)?;
+        Ok(Captured {
+            doing: look.doing,
+            stack: self.stack(tid, &file, look, anchor, still),
+        })
+    }
+
+    fn stack(
+        &mut self,
+        tid: i32,
+        file: &File,
+        look: Look,
+        anchor: Option<u64>,
+        still: &dyn Fn() -> bool,
+    ) -> Result<Vec<u64>, Miss> {
+        self.unwinder.refresh();
+        let registers = match look.at {
+            None => self.copy_running(tid, anchor, still)?,
+            Some((pc, sp)) => {
+                self.copy_blocked(sp, anchor)?;
+                // One that has moved meanwhile was copied torn.
+                if self::look(file)? != look {
+                    return Err(Miss::Moved);
+                }
+                Registers {
+                    pc,
+                    sp,
+                    fp: None,
+                    lr: 0,
+                }
+            }
+        };
+        if !still() {
+            return Err(Miss::Moved);
+        }
+        let proof = anchor.map_or(Proof::ThreadStart, Proof::Anchor);
+        let addresses = self.unwinder.unwind(registers, &self.stack, proof);
+        self.stack.bytes.clear();
+        addresses.ok_or(Miss::Unproven)
+    }
+
+    fn copy_blocked(&mut self, sp: u64, anchor: Option<u64>) -> Result<(), Miss> {
+        let length = match anchor {
+            Some(anchor) => {
+                let below = anchor.checked_sub(sp).ok_or(Miss::Unproven)?;
+                usize::try_from(below + BEYOND_ANCHOR).map_err(|_| Miss::Unproven)?
+            }
+            None => UNBOUNDED_COPY,
+        };
+        let length = length.min(MAX_COPY);
+        self.stack.start = sp;
+        self.stack.bytes.clear();
+        self.stack.bytes.resize(length, 0);
+        let from = usize::try_from(sp).map_err(|_| Miss::Unproven)?;
+        // SAFETY: the vector has just been made this long.
+        let copied = unsafe { signal::read_memory(from, self.stack.bytes.as_mut_ptr(), length) };
+        self.stack.bytes.truncate(copied);
+        if copied == 0 {
+            return Err(Miss::NotPermitted);
+        }
+        Ok(())
+    }
+
+    fn copy_running(
+        &mut self,
+        tid: i32,
+        anchor: Option<u64>,
+        still: &dyn Fn() -> bool,
+    ) -> Result<Registers, Miss> {
+        let SignalUse::Signal(signal) = self.signals else {
+            return Err(Miss::SignalsOff);
+        };
+        if !still() {
+            return Err(Miss::Moved);
+        }
+        let up_to = anchor.map(|anchor| anchor + BEYOND_ANCHOR);
+        signal::copy_of(signal, tid, up_to, &mut self.stack).map_err(|error| match error {
+            NoCopy::Busy => Miss::Busy,
+            NoCopy::HandlerTaken => Miss::HandlerTaken,
+            NoCopy::NotPermitted => Miss::NotPermitted,
+            NoCopy::Timeout => Miss::Timeout,
+        })
+    }
+
+    /// The files that addresses lie in, for symbolizing elsewhere.
+    pub(crate) fn modules(&self) -> Vec<ModuleFile> {
+        self.unwinder
+            .modules()
+            .iter()
+            .map(|module| ModuleFile {
+                path: module.path.clone(),
+                bias: module.bias,
+                range: module.range.clone(),
+                build_id: module.build_id.clone(),
+            })
+            .collect()
+    }
+}
+
+/// `running`, or `-1 sp pc`, or `number six-arguments sp pc` (proc_pid_syscall(5)).
+fn look(file: &File) -> Result<Look, Miss> {
+    let mut buffer = [0; 256];
+    let text = read_at_start(file, &mut buffer).ok_or(Miss::Gone)?;
+    let text = std::str::from_utf8(text).map_err(|_| Miss::Gone)?.trim();
+    if text == "running" {
+        return Ok(Look {
+            doing: Doing::Running,
+            at: None,
+        });
+    }
+    let mut words = text.split(' ');
+    let number = words.next().and_then(|word| word.parse().ok());
+    let hexadecimal = |word: &str| u64::from_str_radix(word.trim_start_matches("0x"), 16).ok();
+    let (pc, sp) = (words.next_back(), words.next_back());
+    let at = pc.and_then(hexadecimal).zip(sp.and_then(hexadecimal));
+    let doing = match number {
+        Some(-1) => Doing::Faulting,
+        Some(number) => Doing::Blocked(number),
+        None => return Err(Miss::Gone),
+    };
+    match at {
+        Some(_) => Ok(Look { doing, at }),
+        None => Err(Miss::Gone),
+    }
+}

@@ -1,0 +1,200 @@
+//! The executable and libraries of this process, with copies of their unwind tables.
+
+use std::ffi::{CStr, OsStr, c_int, c_void};
+use std::ops::Range;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+/// One executable or library in memory.
+#[derive(Clone, Debug)]
+pub(crate) struct Module {
+    /// Where its file can be read: `/proc/self/exe` for the executable, which
+    /// may have been replaced on disk since.
+    pub(crate) path: PathBuf,
+    /// What is added to an address in the file to get one in memory.
+    pub(crate) bias: u64,
+    pub(crate) range: Range<u64>,
+    pub(crate) build_id: Option<String>,
+    /// Address ranges of code.
+    pub(crate) code: Vec<Range<u64>>,
+    pub(crate) tables: Option<Tables>,
+}
+
+/// A module's unwind tables. Copied, because a library can be unloaded meanwhile.
+#[derive(Clone, Debug)]
+pub(crate) struct Tables {
+    pub(crate) header_address: u64,
+    pub(crate) header: Vec<u8>,
+    pub(crate) frames_address: u64,
+    pub(crate) frames: Vec<u8>,
+}
+
+/// Changes when a library is loaded or unloaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Generation {
+    adds: u64,
+    subs: u64,
+}
+
+/// Which libraries are loaded, without looking at them.
+pub(crate) fn generation() -> Generation {
+    let mut generation = Generation::default();
+    iterate(&mut |info| {
+        generation = Generation {
+            adds: info.dlpi_adds,
+            subs: info.dlpi_subs,
+        };
+        false
+    });
+    generation
+}
+
+/// All modules, and the generation they belong to.
+pub(crate) fn load() -> (Generation, Vec<Module>) {
+    let mut modules = Vec::new();
+    let mut generation = Generation::default();
+    iterate(&mut |info| {
+        generation = Generation {
+            adds: info.dlpi_adds,
+            subs: info.dlpi_subs,
+        };
+        modules.extend(module_of(info));
+        true
+    });
+    (generation, modules)
+}
+
+type Visit<'a> = &'a mut dyn FnMut(&libc::dl_phdr_info) -> bool;
+
+/// Calls `visit` with each module, while none can be unloaded, until it returns false.
+fn iterate(mut visit: Visit<'_>) {
+    unsafe extern "C" fn each(
+        info: *mut libc::dl_phdr_info,
+        _size: usize,
+        visit: *mut c_void,
+    ) -> c_int {
+        // SAFETY: `visit` is the pointer handed to `dl_iterate_phdr` below, to a
+        // `Visit` that nobody else uses meanwhile; `info` is valid for this call.
+        let (visit, info) = unsafe { (&mut *visit.cast::<Visit<'_>>(), &*info) };
+        c_int::from(!visit(info))
+    }
+    // SAFETY: `each` does not unwind (nothing in the closures of this file
+    // panics), and `visit` outlives the call.
+    unsafe {
+        libc::dl_iterate_phdr(Some(each), (&raw mut visit).cast());
+    }
+}
+
+fn module_of(info: &libc::dl_phdr_info) -> Option<Module> {
+    if info.dlpi_phdr.is_null() {
+        return None;
+    }
+    // SAFETY: the loader keeps this array for as long as the module is loaded,
+    // which it is during the callback.
+    let headers =
+        unsafe { std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) };
+    let bias = info.dlpi_addr;
+    let range_of = |header: &libc::Elf64_Phdr| {
+        let start = bias.wrapping_add(header.p_vaddr);
+        start..start.saturating_add(header.p_memsz)
+    };
+    let loads: Vec<_> = headers
+        .iter()
+        .filter(|header| header.p_type == libc::PT_LOAD)
+        .collect();
+    let start = loads.iter().map(|header| range_of(header).start).min()?;
+    let end = loads.iter().map(|header| range_of(header).end).max()?;
+    let code = loads
+        .iter()
+        .filter(|header| header.p_flags & libc::PF_X != 0)
+        .map(|header| range_of(header))
+        .collect();
+    let note = headers
+        .iter()
+        .filter(|header| header.p_type == libc::PT_NOTE)
+        .find_map(|header| build_id_in(&copy(range_of(header))));
+    let tables = headers
+        .iter()
+        .find(|header| header.p_type == libc::PT_GNU_EH_FRAME)
+        .and_then(|header| tables_at(range_of(header), &loads, &range_of));
+    Some(Module {
+        path: path_of(info),
+        bias,
+        range: start..end,
+        build_id: note,
+        code,
+        tables,
+    })
+}
+
+fn path_of(info: &libc::dl_phdr_info) -> PathBuf {
+    if info.dlpi_name.is_null() {
+        return PathBuf::from("/proc/self/exe");
+    }
+    // SAFETY: the loader's name of the module, a C string that lives as long as
+    // the module, which it does during the callback.
+    let name = unsafe { CStr::from_ptr(info.dlpi_name) };
+    if name.is_empty() {
+        return PathBuf::from("/proc/self/exe");
+    }
+    PathBuf::from(OsStr::from_bytes(name.to_bytes()))
+}
+
+/// Copies memory of a loaded segment.
+fn copy(range: Range<u64>) -> Vec<u8> {
+    let length = usize::try_from(range.end - range.start).unwrap_or(0);
+    // SAFETY: all callers pass (a part of) a readable segment that a program
+    // header of a loaded module names, during the loader's callback.
+    unsafe { std::slice::from_raw_parts(range.start as *const u8, length) }.to_vec()
+}
+
+/// The tables by the pointer in `.eh_frame_hdr` (Linux Standard Base 5,
+/// "Exception Frames"): version 1, and a pointer relative to itself in four bytes.
+fn tables_at(
+    header: Range<u64>,
+    loads: &[&libc::Elf64_Phdr],
+    range_of: &dyn Fn(&libc::Elf64_Phdr) -> Range<u64>,
+) -> Option<Tables> {
+    const RELATIVE_SIGNED_4: u8 = 0x1b;
+    let bytes = copy(header.clone());
+    let (&[version, encoding, _, _], rest) = bytes.split_first_chunk::<4>()?;
+    let (offset, _) = rest.split_first_chunk::<4>()?;
+    if version != 1 || encoding != RELATIVE_SIGNED_4 {
+        return None;
+    }
+    let offset = i64::from(i32::from_ne_bytes(*offset));
+    let frames_address = header.start.checked_add(4)?.checked_add_signed(offset)?;
+    // Its length is written nowhere; it ends with a zero length, at the latest
+    // where its segment does.
+    let segment = loads
+        .iter()
+        .map(|load| range_of(load))
+        .find(|range| range.contains(&frames_address))?;
+    Some(Tables {
+        header_address: header.start,
+        header: bytes,
+        frames_address,
+        frames: copy(frames_address..segment.end),
+    })
+}
+
+/// The GNU build id among ELF notes: name size, content size, type, name, content.
+fn build_id_in(mut notes: &[u8]) -> Option<String> {
+    const BUILD_ID: u32 = 3;
+    loop {
+        let (head, rest) = notes.split_first_chunk::<12>()?;
+        let word = |at: usize| {
+            let bytes = head.get(at..at + 4)?.try_into().ok()?;
+            Some(u32::from_ne_bytes(bytes))
+        };
+        let padded = |size: u32| usize::try_from(size).ok()?.checked_next_multiple_of(4);
+        let (name_size, size, kind) = (word(0)?, word(4)?, word(8)?);
+        let name = rest.get(..usize::try_from(name_size).ok()?)?;
+        let rest = rest.get(padded(name_size)?..)?;
+        let content = rest.get(..usize::try_from(size).ok()?)?;
+        if kind == BUILD_ID && name == b"GNU\0" {
+            return Some(content.iter().map(|byte| format!("{byte:02x}")).collect());
+        }
+        notes = rest.get(padded(size)?..)?;
+    }
+}

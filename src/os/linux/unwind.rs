@@ -1,0 +1,246 @@
+//! From registers and a copy of a stack to return addresses.
+
+use std::ops::Range;
+
+use framehop::{
+    CacheNative, ExplicitModuleSectionInfo, FrameAddress, MayAllocateDuringUnwind,
+    UnwindRegsNative, Unwinder as _, UnwinderNative,
+};
+
+use crate::os::platform::modules::{self, Generation, Module};
+
+/// Deeper stacks are cut.
+const MAX_FRAMES: usize = 512;
+/// How far above the stack pointer an unknown frame pointer is looked for.
+const SEARCH: u64 = 4096;
+
+/// A copy of a piece of a stack. It stays in memory and is never printed.
+#[derive(Default)]
+pub(crate) struct StackCopy {
+    pub(crate) start: u64,
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl std::fmt::Debug for StackCopy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StackCopy").finish_non_exhaustive()
+    }
+}
+
+impl StackCopy {
+    fn read(&self, address: u64) -> Result<u64, ()> {
+        let offset = usize::try_from(address.checked_sub(self.start).ok_or(())?).map_err(|_| ())?;
+        let word = self.bytes.get(offset..offset + 8).ok_or(())?;
+        Ok(u64::from_ne_bytes(word.try_into().map_err(|_| ())?))
+    }
+
+    fn range(&self) -> Range<u64> {
+        self.start..self.start + self.bytes.len() as u64
+    }
+}
+
+/// The registers that unwinding begins with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Registers {
+    pub(crate) pc: u64,
+    pub(crate) sp: u64,
+    /// The frame pointer; `None` where the system does not tell.
+    pub(crate) fp: Option<u64>,
+    /// The return address of a leaf on aarch64.
+    #[cfg_attr(not(target_arch = "aarch64"), allow(dead_code))]
+    pub(crate) lr: u64,
+}
+
+/// What proves that a stack is right.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Proof {
+    /// It passes the frame that holds this address.
+    Anchor(u64),
+    /// It ends where threads begin.
+    ThreadStart,
+}
+
+/// Unwinds copies of stacks of this process; refreshes its tables as libraries come and go.
+pub(crate) struct Unwinder {
+    generation: Option<Generation>,
+    modules: Vec<Module>,
+    inner: UnwinderNative<Vec<u8>, MayAllocateDuringUnwind>,
+    cache: CacheNative<MayAllocateDuringUnwind>,
+}
+
+impl std::fmt::Debug for Unwinder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Unwinder").finish_non_exhaustive()
+    }
+}
+
+impl Unwinder {
+    pub(crate) fn new() -> Self {
+        Unwinder {
+            generation: None,
+            modules: Vec::new(),
+            inner: UnwinderNative::new(),
+            cache: CacheNative::new(),
+        }
+    }
+
+    /// Takes in the modules that are loaded now, if they have changed.
+    pub(crate) fn refresh(&mut self) {
+        if self.generation == Some(modules::generation()) {
+            return;
+        }
+        let (generation, modules) = modules::load();
+        self.inner = UnwinderNative::new();
+        self.cache = CacheNative::new();
+        self.modules = modules;
+        for module in &mut self.modules {
+            let Some(tables) = module.tables.take() else {
+                continue;
+            };
+            let in_file = |start: u64, length: usize| {
+                let start = start.wrapping_sub(module.bias);
+                start..start + length as u64
+            };
+            let code = module.code.first().map(|code| {
+                code.start.wrapping_sub(module.bias)..code.end.wrapping_sub(module.bias)
+            });
+            self.inner.add_module(framehop::Module::new(
+                String::new(),
+                module.range.clone(),
+                module.bias,
+                ExplicitModuleSectionInfo {
+                    base_svma: 0,
+                    text_svma: code,
+                    eh_frame_hdr_svma: Some(in_file(tables.header_address, tables.header.len())),
+                    eh_frame_hdr: Some(tables.header),
+                    eh_frame_svma: Some(in_file(tables.frames_address, tables.frames.len())),
+                    eh_frame: Some(tables.frames),
+                    ..ExplicitModuleSectionInfo::default()
+                },
+            ));
+        }
+        self.generation = Some(generation);
+    }
+
+    pub(crate) fn modules(&self) -> &[Module] {
+        &self.modules
+    }
+
+    /// The stack as addresses, the innermost first; `None` unless it is proven.
+    pub(crate) fn unwind(
+        &mut self,
+        from: Registers,
+        stack: &StackCopy,
+        proof: Proof,
+    ) -> Option<Vec<u64>> {
+        let regs = native(&from);
+        let address = FrameAddress::from_instruction_pointer(from.pc);
+        self.walk(address, regs, from.fp.is_some(), stack, proof)
+    }
+
+    fn walk(
+        &mut self,
+        mut address: FrameAddress,
+        mut regs: UnwindRegsNative,
+        fp_known: bool,
+        stack: &StackCopy,
+        proof: Proof,
+    ) -> Option<Vec<u64>> {
+        let mut addresses = vec![address.address()];
+        let mut proven = false;
+        while addresses.len() < MAX_FRAMES {
+            let before = regs;
+            let mut read = |address| stack.read(address);
+            let next = self
+                .inner
+                .unwind_frame(address, &mut regs, &mut self.cache, &mut read);
+            match next {
+                Ok(Some(next)) => {
+                    if let Proof::Anchor(anchor) = proof {
+                        proven |= before.sp() <= anchor && anchor < regs.sp();
+                    }
+                    addresses.push(next);
+                    address = FrameAddress::from_return_address(next)?;
+                }
+                Ok(None) => {
+                    proven |= matches!(proof, Proof::ThreadStart);
+                    break;
+                }
+                Err(_) if !fp_known && frame_pointer(&before) == 0 && !proven => {
+                    let rest = self.with_found_frame_pointer(address, before, stack, proof)?;
+                    addresses.extend(rest.into_iter().skip(1));
+                    return Some(addresses);
+                }
+                Err(_) => break,
+            }
+        }
+        proven.then_some(addresses)
+    }
+
+    /// Goes on from a frame that needs the frame pointer, which nobody tells.
+    ///
+    /// It points at a word on the stack with a return address above. Each such
+    /// word is tried, the nearest first, and taken only if the call before the
+    /// return address exists and all that follows proves itself.
+    fn with_found_frame_pointer(
+        &mut self,
+        address: FrameAddress,
+        regs: UnwindRegsNative,
+        stack: &StackCopy,
+        proof: Proof,
+    ) -> Option<Vec<u64>> {
+        let from = regs.sp().next_multiple_of(16);
+        (from..from.saturating_add(SEARCH))
+            .step_by(16)
+            .find_map(|candidate| {
+                let saved = stack.read(candidate).ok()?;
+                let back = stack.read(candidate + 8).ok()?;
+                let plausible = saved > candidate && stack.range().contains(&saved) || saved <= 1;
+                if !plausible || !self.is_code(back) {
+                    return None;
+                }
+                let mut regs = regs;
+                set_frame_pointer(&mut regs, candidate);
+                self.walk(address, regs, true, stack, proof)
+            })
+    }
+
+    fn is_code(&self, address: u64) -> bool {
+        self.modules
+            .iter()
+            .flat_map(|module| &module.code)
+            .any(|code| code.contains(&address))
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn native(from: &Registers) -> UnwindRegsNative {
+    UnwindRegsNative::new(from.pc, from.sp, from.fp.unwrap_or(0))
+}
+
+#[cfg(target_arch = "aarch64")]
+fn native(from: &Registers) -> UnwindRegsNative {
+    // User addresses have 48 bits or fewer: what is above may be a signature.
+    let mask = framehop::aarch64::PtrAuthMask::from_max_known_address((1 << 48) - 1);
+    UnwindRegsNative::new_with_ptr_auth_mask(mask, from.lr, from.sp, from.fp.unwrap_or(0))
+}
+
+#[cfg(target_arch = "x86_64")]
+fn frame_pointer(regs: &UnwindRegsNative) -> u64 {
+    regs.bp()
+}
+
+#[cfg(target_arch = "aarch64")]
+fn frame_pointer(regs: &UnwindRegsNative) -> u64 {
+    regs.fp()
+}
+
+#[cfg(target_arch = "x86_64")]
+fn set_frame_pointer(regs: &mut UnwindRegsNative, fp: u64) {
+    regs.set_bp(fp);
+}
+
+#[cfg(target_arch = "aarch64")]
+fn set_frame_pointer(regs: &mut UnwindRegsNative, fp: u64) {
+    regs.set_fp(fp);
+}

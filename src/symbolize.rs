@@ -1,0 +1,136 @@
+//! From addresses to functions and lines, with inlined ones.
+//!
+//! The heavy part of a stack: the first address of a program costs
+//! milliseconds and the memory of its debug info. So it happens on a thread of
+//! its own, results are kept, and the debug info is let go after a while.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use addr2line::Loader;
+
+use crate::os::ModuleFile;
+use crate::stall::Frame;
+
+/// How many addresses are remembered.
+const MAX_CACHED: usize = 4096;
+
+/// Symbolizes addresses of this process.
+#[derive(Default)]
+pub(crate) struct Symbolizer {
+    /// `None` for a file that cannot be read.
+    loaders: HashMap<PathBuf, Option<Loader>>,
+    cache: HashMap<u64, Vec<Frame>>,
+    modules: Vec<ModuleFile>,
+}
+
+impl std::fmt::Debug for Symbolizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Symbolizer").finish_non_exhaustive()
+    }
+}
+
+impl Symbolizer {
+    /// The functions at these addresses, innermost first; all but the first
+    /// address are return addresses.
+    pub(crate) fn symbolize(&mut self, addresses: &[u64], modules: Vec<ModuleFile>) -> Vec<Frame> {
+        if self.modules != modules {
+            // What lies at an address may have changed.
+            self.cache.clear();
+            self.modules = modules;
+        }
+        let mut frames = Vec::new();
+        for (depth, address) in addresses.iter().enumerate() {
+            // A return address may already belong to the next statement.
+            let address = address.saturating_sub(u64::from(depth > 0));
+            if let Some(known) = self.cache.get(&address) {
+                frames.extend_from_slice(known);
+                continue;
+            }
+            let found = self.look_up(address);
+            if self.cache.len() >= MAX_CACHED {
+                self.cache.clear();
+            }
+            frames.extend_from_slice(&found);
+            self.cache.insert(address, found);
+        }
+        frames
+    }
+
+    /// Lets go of debug info; what has been symbolized stays.
+    pub(crate) fn release(&mut self) {
+        self.loaders.clear();
+    }
+
+    fn look_up(&mut self, address: u64) -> Vec<Frame> {
+        let module = self
+            .modules
+            .iter()
+            .find(|module| module.range.contains(&address));
+        let Some(module) = module else {
+            return vec![Frame {
+                address,
+                ..Frame::default()
+            }];
+        };
+        let relative = address.wrapping_sub(module.bias);
+        let bare = Frame {
+            module: module
+                .path
+                .file_name()
+                .map(|name| name.to_string_lossy().into_owned()),
+            build_id: module.build_id.clone(),
+            address: relative,
+            ..Frame::default()
+        };
+        let loader = self
+            .loaders
+            .entry(module.path.clone())
+            .or_insert_with(|| Loader::new(&module.path).ok());
+        let mut found = loader
+            .as_ref()
+            .map(|loader| frames_at(loader, relative, &bare))
+            .unwrap_or_default();
+        if found.is_empty() {
+            found.push(bare);
+        }
+        found
+    }
+}
+
+fn frames_at(loader: &Loader, relative: u64, bare: &Frame) -> Vec<Frame> {
+    let mut found = Vec::new();
+    if let Ok(mut frames) = loader.find_frames(relative) {
+        while let Ok(Some(frame)) = frames.next() {
+            let name = frame
+                .function
+                .as_ref()
+                .and_then(|name| name.raw_name().ok());
+            let location = frame.location;
+            found.push(Frame {
+                function: name.map(|name| demangle(&name)),
+                file: location.as_ref().and_then(|at| at.file).map(str::to_owned),
+                line: location.as_ref().and_then(|at| at.line),
+                column: location.as_ref().and_then(|at| at.column),
+                ..bare.clone()
+            });
+        }
+    }
+    // The outermost is the function that the symbol table knows; where debug
+    // info names none, or is missing, it does.
+    let symbol = || loader.find_symbol(relative).map(demangle);
+    match found.last_mut() {
+        Some(outermost) if outermost.function.is_none() => outermost.function = symbol(),
+        Some(_) => {}
+        None => found.extend(symbol().map(|function| Frame {
+            function: Some(function),
+            ..bare.clone()
+        })),
+    }
+    found
+}
+
+fn demangle(name: &str) -> String {
+    // Alternate: without the hash.
+    format!("{:#}", rustc_demangle::demangle(name))
+}

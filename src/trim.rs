@@ -1,0 +1,268 @@
+//! Which function on a stack is the user's, and what it called: pure functions of frames.
+
+use crate::stall::Frame;
+
+/// Crates whose functions are not the user's, where a path does not tell.
+const HIDDEN_CRATES: [&str; 12] = [
+    "std",
+    "core",
+    "alloc",
+    "tokio",
+    "tokio_util",
+    "futures",
+    "futures_core",
+    "futures_util",
+    "tracing",
+    "hyper",
+    "tower",
+    "stallscope",
+];
+
+/// Parts of paths below which libraries lie: the standard library as it was
+/// built, the same from source, crates from a registry, crates from git.
+const HIDDEN_PATHS: [&str; 5] = [
+    "/rustc/",
+    "/rustlib/src/",
+    "library/std/",
+    "/registry/src/",
+    "/git/checkouts/",
+];
+
+/// This crate's own files, wherever it lies; not its examples and tests.
+const OWN_PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/");
+
+/// Indices into a stack, the innermost first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Trimmed {
+    /// The innermost function of the user.
+    pub(crate) culprit: Option<usize>,
+    /// What it called.
+    pub(crate) leaf: Option<usize>,
+}
+
+/// Finds culprit and leaf.
+pub(crate) fn trim(frames: &[Frame]) -> Trimmed {
+    let culprit = frames.iter().position(is_users);
+    let leaf = culprit
+        .and_then(|culprit| culprit.checked_sub(1))
+        .filter(|leaf| {
+            frames
+                .get(*leaf)
+                .is_some_and(|frame| frame.function.is_some())
+        });
+    Trimmed { culprit, leaf }
+}
+
+/// Whether the thread waits for a mutex or the like, and not for something else on a futex.
+pub(crate) fn waits_for_lock(frames: &[Frame]) -> bool {
+    const LOCKS: [&str; 10] = [
+        "Mutex",
+        "mutex",
+        "RwLock",
+        "rwlock",
+        "lock_contended",
+        "lock_slow",
+        "lock_shared_slow",
+        "lock_exclusive_slow",
+        "__lll_lock_wait",
+        "ReentrantLock",
+    ];
+    const NO_LOCKS: [&str; 3] = ["Condvar", "condvar", "pthread_cond"];
+    let culprit = trim(frames).culprit.unwrap_or(frames.len());
+    let mut names = frames
+        .iter()
+        .take(culprit)
+        .flat_map(|frame| [frame.function.as_deref(), frame.file.as_deref()])
+        .flatten();
+    let any = |name: &str, parts: &[&str]| parts.iter().any(|part| name.contains(part));
+    // A condition variable has its mutex on the stack, too.
+    names.clone().all(|name| !any(name, &NO_LOCKS)) && names.any(|name| any(name, &LOCKS))
+}
+
+fn is_users(frame: &Frame) -> bool {
+    let function = frame.function.as_deref().unwrap_or("");
+    match frame.file.as_deref() {
+        Some(file) => {
+            // Inlined functions have bare names: the file must tell.
+            file.ends_with(".rs")
+                && !file.starts_with(OWN_PATH)
+                && !HIDDEN_PATHS.iter().any(|part| file.contains(part))
+        }
+        None => {
+            let krate = crate_of(function);
+            !krate.is_empty() && !HIDDEN_CRATES.contains(&krate)
+        }
+    }
+}
+
+/// The crate of a function's path, or of the type whose method it is; empty for a C function.
+fn crate_of(function: &str) -> &str {
+    let start = function.trim_start_matches(['<', '&', '*', ' ', '(', '[']);
+    let start = ["dyn ", "mut ", "const "]
+        .into_iter()
+        .find_map(|word| start.strip_prefix(word))
+        .unwrap_or(start);
+    let end = start
+        .find(|c: char| !(c.is_alphanumeric() || c == '_'))
+        .unwrap_or(start.len());
+    let (krate, rest) = start.split_at(end);
+    // `crate::path`, or with a disambiguator `crate[hash]::path`.
+    if rest.starts_with("::") || rest.starts_with('[') {
+        krate
+    } else {
+        ""
+    }
+}
+
+/// A function's name for people: without closures and generic arguments.
+pub(crate) fn short(function: &str) -> String {
+    let mut text = String::with_capacity(function.len());
+    let mut rest = function;
+    // `<a::B as c::D>::e` is read `a::B::e`.
+    if let Some(inner) = rest.strip_prefix('<')
+        && let Some((of, method)) = split_at_close(inner)
+    {
+        let of = of.split(" as ").next().unwrap_or(of);
+        text.push_str(&without_arguments(of));
+        rest = method;
+    }
+    text.push_str(&without_arguments(rest));
+    for closure in [
+        "::{{closure}}",
+        "::{closure#0}",
+        "::{async_fn#0}",
+        "::{async_block#0}",
+    ] {
+        while let Some(at) = text.find(closure) {
+            text.replace_range(at..at + closure.len(), "");
+        }
+    }
+    text
+}
+
+/// Splits at the `>` that closes what is open at the beginning.
+fn split_at_close(text: &str) -> Option<(&str, &str)> {
+    let mut depth = 1;
+    for (at, c) in text.char_indices() {
+        match c {
+            '<' => depth += 1,
+            '>' if !text.get(..at)?.ends_with('-') => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            return Some((text.get(..at)?, text.get(at + 1..)?));
+        }
+    }
+    None
+}
+
+fn without_arguments(text: &str) -> String {
+    let mut depth = 0_u32;
+    let mut kept = String::with_capacity(text.len());
+    let mut before = ' ';
+    for c in text.chars() {
+        match c {
+            '<' => {
+                if depth == 0 && kept.ends_with("::") {
+                    kept.truncate(kept.len() - 2);
+                }
+                depth += 1;
+            }
+            '>' if before != '-' => depth = depth.saturating_sub(1),
+            _ if depth == 0 => kept.push(c),
+            _ => {}
+        }
+        before = c;
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(function: &str, file: &str) -> Frame {
+        Frame {
+            function: Some(function.to_owned()),
+            file: (!file.is_empty()).then(|| file.to_owned()),
+            line: Some(1),
+            ..Frame::default()
+        }
+    }
+
+    #[test]
+    fn the_users_innermost_function_and_what_it_called() {
+        let own = format!("{OWN_PATH}watched.rs");
+        let with_files = [
+            frame(
+                "clock_nanosleep",
+                "./time/../sysdeps/unix/clock_nanosleep.c",
+            ),
+            frame("sleep", "/rustc/abc/library/std/src/thread/mod.rs"),
+            frame("app::work::{{closure}}", "/home/me/app/src/main.rs"),
+            frame("<stallscope::watched::Watched<F> as Future>::poll", &own),
+            frame(
+                "poll",
+                "/home/me/.cargo/registry/src/index/tokio-1.54.1/src/core.rs",
+            ),
+            frame("app::main", "/home/me/app/src/main.rs"),
+        ];
+        let expected = Trimmed {
+            culprit: Some(2),
+            leaf: Some(1),
+        };
+        assert_eq!(trim(&with_files), expected);
+        let without = with_files.map(|frame| Frame {
+            file: None,
+            ..frame
+        });
+        assert_eq!(trim(&without).culprit, Some(2), "by name alone");
+        assert_eq!(trim(&[]), Trimmed::default());
+    }
+
+    #[test]
+    fn crates_of_functions() {
+        for (function, expected) in [
+            ("std::thread::sleep", "std"),
+            ("<core::pin::Pin<P> as core::future::Future>::poll", "core"),
+            ("<&mut alloc::vec::Vec<T> as a::B>::c", "alloc"),
+            ("<dyn app::Job as app::Run>::run", "app"),
+            ("app[1234]::main", "app"),
+            ("__libc_start_main", ""),
+            ("", ""),
+        ] {
+            let function = function.replace("&mut ", "&");
+            assert_eq!(crate_of(&function), expected, "{function}");
+        }
+    }
+
+    #[test]
+    fn short_names() {
+        for (function, expected) in [
+            ("app::work::{{closure}}", "app::work"),
+            ("<app::Store as app::Save<T>>::save", "app::Store::save"),
+            ("core::ptr::read::<app::X<u8>>", "core::ptr::read"),
+            ("app::call::<fn() -> u8>::now", "app::call::now"),
+            ("app::main", "app::main"),
+        ] {
+            assert_eq!(short(function), expected);
+        }
+    }
+
+    #[test]
+    fn locks_are_told_from_other_waits() {
+        let std = "/rustc/abc/library/std/src/sys/sync";
+        let lock = [
+            frame("syscall", ""),
+            frame("lock_contended", &format!("{std}/mutex/futex.rs")),
+            frame("app::work", "/app/src/main.rs"),
+        ];
+        assert!(waits_for_lock(&lock));
+        let condvar = [
+            frame("syscall", ""),
+            frame("wait", &format!("{std}/condvar/futex.rs")),
+            frame("app::mutex_owner", "/app/src/main.rs"),
+        ];
+        assert!(!waits_for_lock(&condvar));
+    }
+}
