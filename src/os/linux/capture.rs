@@ -12,6 +12,8 @@ use crate::os::{Captured, Doing, Miss, ModuleFile, SignalUse};
 
 /// The most that is copied of a blocked thread's stack.
 const MAX_COPY: usize = 1024 * 1024;
+/// How often a thread that moves under our eyes is looked at.
+const ATTEMPTS: usize = 8;
 /// What is copied where no anchor bounds it.
 const UNBOUNDED_COPY: usize = 256 * 1024;
 /// Copied beyond the anchor, so that the frame that holds it can be unwound.
@@ -56,10 +58,34 @@ impl Capturer {
     ) -> Result<Captured, Miss> {
         let file = File::open(format!("/proc/self/task/{tid}/syscall"))
             .map_err(|error| Miss::from_open(&error))?;
-        let look = look(&file)?;
+        let mut captured = self.attempt(tid, &file, anchor, still)?;
+        // One that blocks shortly and often moves between two looks.
+        for _ in 1..ATTEMPTS {
+            let moved = captured.stack == Err(Miss::Moved) && still();
+            if !moved {
+                break;
+            }
+            let again = self.attempt(tid, &file, anchor, still)?;
+            let doing = match again.doing {
+                Doing::Running => captured.doing,
+                asleep => asleep,
+            };
+            captured = Captured { doing, ..again };
+        }
+        Ok(captured)
+    }
+
+    fn attempt(
+        &mut self,
+        tid: i32,
+        file: &File,
+        anchor: Option<u64>,
+        still: &dyn Fn() -> bool,
+    ) -> Result<Captured, Miss> {
+        let look = look(file)?;
         Ok(Captured {
             doing: look.doing,
-            stack: self.stack(tid, &file, look, anchor, still),
+            stack: self.stack(tid, file, look, anchor, still),
         })
     }
 
@@ -179,5 +205,33 @@ fn look(file: &File) -> Result<Look, Miss> {
     match at {
         Some(_) => Ok(Look { doing, at }),
         None => Err(Miss::Gone),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    #[test]
+    fn a_sleeping_threads_stack_leads_to_its_start() {
+        let (send, receive) = mpsc::channel();
+        std::thread::spawn(move || {
+            send.send(crate::os::thread_id()).unwrap();
+            std::thread::sleep(Duration::from_secs(2));
+        });
+        let tid = receive.recv().unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+        let mut capturer = Capturer::new(SignalUse::Off);
+        let captured = capturer.capture(tid, None, &|| true).unwrap();
+        let frames = crate::symbolize::Symbolizer::default()
+            .symbolize(&captured.stack.unwrap(), capturer.modules());
+        assert!(
+            frames.iter().any(|frame| frame
+                .file()
+                .is_some_and(|file| file.ends_with("capture.rs"))),
+            "{frames:#?}"
+        );
     }
 }

@@ -1,7 +1,5 @@
 //! From registers and a copy of a stack to return addresses.
 
-use std::ops::Range;
-
 use framehop::{
     CacheNative, ExplicitModuleSectionInfo, FrameAddress, MayAllocateDuringUnwind,
     UnwindRegsNative, Unwinder as _, UnwinderNative,
@@ -11,6 +9,9 @@ use crate::os::platform::modules::{self, Generation, Module};
 
 /// Deeper stacks are cut.
 const MAX_FRAMES: usize = 512;
+/// Stands for a frame pointer that is not known. Not 0, which framehop 0.16 takes
+/// for the end of the stack (`x86_64/unwind_rule.rs`); reading it must fail.
+const UNKNOWN: u64 = 8;
 /// How far above the stack pointer an unknown frame pointer is looked for.
 const SEARCH: u64 = 4096;
 
@@ -32,10 +33,6 @@ impl StackCopy {
         let offset = usize::try_from(address.checked_sub(self.start).ok_or(())?).map_err(|_| ())?;
         let word = self.bytes.get(offset..offset + 8).ok_or(())?;
         Ok(u64::from_ne_bytes(word.try_into().map_err(|_| ())?))
-    }
-
-    fn range(&self) -> Range<u64> {
-        self.start..self.start + self.bytes.len() as u64
     }
 }
 
@@ -163,10 +160,10 @@ impl Unwinder {
                     address = FrameAddress::from_return_address(next)?;
                 }
                 Ok(None) => {
-                    proven |= matches!(proof, Proof::ThreadStart);
+                    proven |= matches!(proof, Proof::ThreadStart) && self.ends_in_libc(&addresses);
                     break;
                 }
-                Err(_) if !fp_known && frame_pointer(&before) == 0 && !proven => {
+                Err(_) if !fp_known && frame_pointer(&before) == UNKNOWN && !proven => {
                     let rest = self.with_found_frame_pointer(address, before, stack, proof)?;
                     addresses.extend(rest.into_iter().skip(1));
                     return Some(addresses);
@@ -193,16 +190,31 @@ impl Unwinder {
         (from..from.saturating_add(SEARCH))
             .step_by(16)
             .find_map(|candidate| {
-                let saved = stack.read(candidate).ok()?;
+                // What the word itself holds says nothing: functions without
+                // frame pointers use the register for anything.
                 let back = stack.read(candidate + 8).ok()?;
-                let plausible = saved > candidate && stack.range().contains(&saved) || saved <= 1;
-                if !plausible || !self.is_code(back) {
+                if !self.is_code(back) {
                     return None;
                 }
                 let mut regs = regs;
                 set_frame_pointer(&mut regs, candidate);
                 self.walk(address, regs, true, stack, proof)
             })
+    }
+
+    /// Whether a stack ends where threads begin: in libc's `clone`, or one
+    /// further out, in the executable's `_start`.
+    ///
+    /// Needed, because any frame pointer that happens to be 0 ends a stack too.
+    fn ends_in_libc(&self, addresses: &[u64]) -> bool {
+        let starts_threads = libc::pthread_create as *const () as u64;
+        let libc = self
+            .modules
+            .iter()
+            .find(|module| module.range.contains(&starts_threads));
+        // The first ones are the call that blocks, which is libc's as well.
+        let outermost = addresses.iter().skip(3).rev().take(2);
+        libc.is_some_and(|libc| outermost.into_iter().any(|at| libc.range.contains(at)))
     }
 
     fn is_code(&self, address: u64) -> bool {
@@ -215,14 +227,14 @@ impl Unwinder {
 
 #[cfg(target_arch = "x86_64")]
 fn native(from: &Registers) -> UnwindRegsNative {
-    UnwindRegsNative::new(from.pc, from.sp, from.fp.unwrap_or(0))
+    UnwindRegsNative::new(from.pc, from.sp, from.fp.unwrap_or(UNKNOWN))
 }
 
 #[cfg(target_arch = "aarch64")]
 fn native(from: &Registers) -> UnwindRegsNative {
     // User addresses have 48 bits or fewer: what is above may be a signature.
     let mask = framehop::aarch64::PtrAuthMask::from_max_known_address((1 << 48) - 1);
-    UnwindRegsNative::new_with_ptr_auth_mask(mask, from.lr, from.sp, from.fp.unwrap_or(0))
+    UnwindRegsNative::new_with_ptr_auth_mask(mask, from.lr, from.sp, from.fp.unwrap_or(UNKNOWN))
 }
 
 #[cfg(target_arch = "x86_64")]
