@@ -127,17 +127,21 @@ pub(crate) fn short(function: &str) -> String {
         rest = method;
     }
     text.push_str(&without_arguments(rest));
-    for closure in [
-        "::{{closure}}",
-        "::{closure#0}",
-        "::{async_fn#0}",
-        "::{async_block#0}",
-    ] {
-        while let Some(at) = text.find(closure) {
-            text.replace_range(at..at + closure.len(), "");
-        }
+    without_closures(&text)
+}
+
+/// Without the segments of a path that the compiler made up, like `{{closure}}`.
+fn without_closures(text: &str) -> String {
+    let named: Vec<&str> = text
+        .split("::")
+        .filter(|segment| !segment.starts_with('{'))
+        .collect();
+    match (named.is_empty(), text.starts_with("{async")) {
+        (false, _) => named.join("::"),
+        // An inlined one has no more to its name.
+        (true, true) => "async block".to_owned(),
+        (true, false) => "closure".to_owned(),
     }
-    text
 }
 
 /// Splits at the `>` that closes what is open at the beginning.
@@ -244,6 +248,9 @@ mod tests {
             ("core::ptr::read::<app::X<u8>>", "core::ptr::read"),
             ("app::call::<fn() -> u8>::now", "app::call::now"),
             ("app::main", "app::main"),
+            ("app::main::{async_block#1}", "app::main"),
+            ("{async_block#1}", "async block"),
+            ("{{closure}}", "closure"),
         ] {
             assert_eq!(short(function), expected);
         }
