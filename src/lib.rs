@@ -39,6 +39,7 @@ pub mod docs;
 mod error;
 mod events;
 mod explain;
+mod explained;
 mod health;
 mod histogram;
 mod ledger;

@@ -1,6 +1,6 @@
 //! Which stalls are worth a line in the log: a pure rate limit per culprit.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 
 use crate::severity::Severity;
@@ -12,6 +12,8 @@ const BURST: u64 = 5;
 const REFILL_NS: u64 = 1_000_000_000;
 /// How many culprits are remembered.
 const MAX_CULPRITS: usize = 256;
+/// How many stalls in progress are remembered.
+const MAX_TOLD: usize = 1024;
 
 /// What to do with an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,8 +29,6 @@ struct Culprit {
     tokens: u64,
     refilled_ns: u64,
     suppressed: u64,
-    /// Stalls in progress that are being told.
-    told: Vec<StallId>,
 }
 
 /// At most a few stalls of each culprit; HIGH and CRITICAL ones always.
@@ -38,6 +38,9 @@ struct Culprit {
 #[derive(Debug)]
 pub(crate) struct RateLimit<K> {
     culprits: HashMap<K, Culprit>,
+    /// Stalls in progress that are being told, and the culprit that each counts
+    /// for: a better name may be found while it lasts.
+    told: BTreeMap<StallId, K>,
     suppressed: u64,
 }
 
@@ -45,6 +48,7 @@ impl<K: Hash + Eq + Clone> RateLimit<K> {
     pub(crate) fn new() -> Self {
         RateLimit {
             culprits: HashMap::new(),
+            told: BTreeMap::new(),
             suppressed: 0,
         }
     }
@@ -58,6 +62,11 @@ impl<K: Hash + Eq + Clone> RateLimit<K> {
         severity: Severity,
         now_ns: u64,
     ) -> Verdict {
+        let known = match phase {
+            Phase::Ended => self.told.remove(&stall),
+            Phase::Started | Phase::Escalated => self.told.get(&stall).cloned(),
+        };
+        let culprit = known.as_ref().unwrap_or(culprit);
         if !self.culprits.contains_key(culprit) {
             self.make_room();
         }
@@ -65,26 +74,18 @@ impl<K: Hash + Eq + Clone> RateLimit<K> {
             tokens: BURST,
             refilled_ns: now_ns,
             suppressed: 0,
-            told: Vec::new(),
         });
         let refill = now_ns.saturating_sub(entry.refilled_ns) / REFILL_NS;
         entry.tokens = entry.tokens.saturating_add(refill).min(BURST);
         entry.refilled_ns += refill * REFILL_NS;
 
-        let known = entry.told.iter().position(|id| *id == stall);
-        let tell = match known {
-            Some(at) => {
-                if phase == Phase::Ended {
-                    entry.told.swap_remove(at);
-                }
-                true
-            }
-            None if severity >= Severity::High => true,
-            None if phase == Phase::Started && entry.tokens > 0 => {
-                entry.tokens -= 1;
-                true
-            }
-            None => false,
+        let tell = if known.is_some() || severity >= Severity::High {
+            true
+        } else if phase == Phase::Started && entry.tokens > 0 {
+            entry.tokens -= 1;
+            true
+        } else {
+            false
         };
         if !tell {
             if phase == Phase::Started {
@@ -93,12 +94,15 @@ impl<K: Hash + Eq + Clone> RateLimit<K> {
             }
             return Verdict::Suppress;
         }
+        let suppressed = std::mem::take(&mut entry.suppressed);
         if known.is_none() && phase != Phase::Ended {
-            entry.told.push(stall);
+            // Ends may be lost: the oldest is the likeliest to be over.
+            if self.told.len() >= MAX_TOLD {
+                self.told.pop_first();
+            }
+            self.told.insert(stall, culprit.clone());
         }
-        Verdict::Tell {
-            suppressed: std::mem::take(&mut entry.suppressed),
-        }
+        Verdict::Tell { suppressed }
     }
 
     /// How many stalls have been kept back in all.
@@ -192,6 +196,20 @@ mod tests {
     }
 
     #[test]
+    fn a_better_name_changes_nothing_for_a_stall_in_progress() {
+        let mut limit = RateLimit::new();
+        let mut check =
+            |culprit, id, phase| limit.check(&culprit, StallId(id), phase, Severity::Medium, 0);
+        for id in 0..=BURST {
+            let told = check("worker 1", id, Phase::Started) == TOLD[0];
+            assert_eq!(told, id < BURST, "{id}");
+            let told = check("main.rs:7", id, Phase::Ended) == TOLD[0];
+            assert_eq!(told, id < BURST, "{id}");
+        }
+        assert_eq!(limit.told.len(), 0);
+    }
+
+    #[test]
     fn the_number_of_culprits_is_bounded() {
         let mut limit = RateLimit::new();
         for culprit in 0..10_000_u64 {
@@ -203,6 +221,6 @@ mod tests {
                 culprit,
             );
         }
-        assert!(limit.culprits.len() <= MAX_CULPRITS);
+        assert!(limit.culprits.len() <= MAX_CULPRITS && limit.told.len() <= MAX_TOLD);
     }
 }

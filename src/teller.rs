@@ -2,31 +2,32 @@
 //!
 //! A thread of its own, because either may take as long as it likes (a
 //! subscriber may wait for the very lock on standard output that the stuck
-//! thread holds), and detection must go on meanwhile.
+//! thread holds), and detection must go on meanwhile. An event waits a little
+//! while for its stack; others do not wait for it.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::ThreadId;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::clock::Calibrated;
 use crate::error::Error;
 use crate::events::Emitter;
-use crate::explain::Board;
+use crate::explained::Explained;
 use crate::limit::{RateLimit, Verdict};
-use crate::stall::{Phase, Stack, StallEvent};
+use crate::stall::{Phase, Stack, StallEvent, StallId};
 
 const THREAD_NAME: &str = "stallscope-tell";
 /// Events that wait to be told; more are dropped and counted.
 const QUEUE: usize = 1024;
-/// How long an event of a stall in progress waits for its stack. The first of a
-/// program takes some 40 ms to symbolize if it is optimized, half a second if
-/// not; whatever the stuck thread holds can delay it no longer than this.
-const PATIENCE: Duration = Duration::from_millis(100);
-/// The same for a stall that is over, where there is no hurry.
+/// How long the event of a stall that is over waits for its stack; that of one in
+/// progress waits for one tick. The first stack of a program takes longer to
+/// symbolize (some 40 ms if it is optimized, half a second if not) and comes
+/// with the next event; later ones take microseconds.
 const PATIENCE_AT_END: Duration = Duration::from_secs(1);
 /// A callback that takes longer is counted as slow.
 const SLOW_NS: u64 = 100_000_000;
@@ -34,11 +35,21 @@ const SLOW_NS: u64 = 100_000_000;
 /// The user's callback.
 pub(crate) type OnStall = Arc<dyn Fn(&StallEvent) + Send + Sync>;
 
+/// What the thread is sent.
+#[derive(Debug)]
+pub(crate) enum Message {
+    Event(Untold),
+    /// One that an event was sent to wait for.
+    Stack(StallId, Arc<Stack>),
+}
+
 /// An event, and the span it belongs to.
 #[derive(Debug)]
-pub(crate) struct Message {
+pub(crate) struct Untold {
     pub(crate) event: StallEvent,
     pub(crate) span: u64,
+    /// A stack that was taken for it is being symbolized.
+    pub(crate) stack_coming: bool,
 }
 
 /// What went wrong in telling.
@@ -50,8 +61,8 @@ pub(crate) struct Telling {
     pub(crate) suppressed: AtomicU64,
 }
 
-/// The queue to the thread; the thread ends when this is dropped.
-#[derive(Debug)]
+/// The queue to the thread; the thread ends when all of these are dropped.
+#[derive(Clone, Debug)]
 pub(crate) struct Queue {
     sender: SyncSender<Message>,
     telling: Arc<Telling>,
@@ -60,11 +71,11 @@ pub(crate) struct Queue {
 impl Queue {
     /// Never waits.
     pub(crate) fn send(&self, message: Message) {
-        match self.sender.try_send(message) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                self.telling.dropped.fetch_add(1, Relaxed);
-            }
+        let sent = self.sender.try_send(message);
+        if let Err(TrySendError::Full(lost) | TrySendError::Disconnected(lost)) = sent
+            && matches!(lost, Message::Event(_))
+        {
+            self.telling.dropped.fetch_add(1, Relaxed);
         }
     }
 }
@@ -90,36 +101,39 @@ impl Ending {
 
 struct Teller {
     clock: &'static Calibrated,
+    patience: Duration,
     on_stall: Option<OnStall>,
     emitter: Emitter,
     limit: RateLimit<String>,
     telling: Arc<Telling>,
-    board: Arc<Board>,
+    explained: Explained,
+    /// In the order in which they came, each with the end of its patience.
+    waiting: VecDeque<(Instant, Untold)>,
 }
 
-/// Starts the thread.
+/// Starts the thread; `patience` is that for the stack of a stall in progress.
 pub(crate) fn start(
     clock: &'static Calibrated,
+    patience: Duration,
     on_stall: Option<OnStall>,
     telling: Arc<Telling>,
-    board: Arc<Board>,
 ) -> Result<(Queue, Ending), Error> {
     let (sender, receiver) = sync_channel(QUEUE);
     let (over_sender, over) = sync_channel(1);
     let mut teller = Teller {
         clock,
+        patience,
         on_stall,
         emitter: Emitter::here(),
         limit: RateLimit::new(),
         telling: Arc::clone(&telling),
-        board,
+        explained: Explained::default(),
+        waiting: VecDeque::new(),
     };
     let thread = std::thread::Builder::new()
         .name(THREAD_NAME.to_owned())
         .spawn(move || {
-            for message in receiver {
-                teller.tell(message);
-            }
+            teller.run(&receiver);
             teller.close();
             drop(over_sender);
         })
@@ -132,8 +146,61 @@ pub(crate) fn start(
 }
 
 impl Teller {
-    fn tell(&mut self, mut message: Message) {
-        self.explain(&mut message.event);
+    fn run(&mut self, messages: &Receiver<Message>) {
+        loop {
+            let patience = self.waiting.iter().map(|(until, _)| *until).min();
+            let message = match patience {
+                Some(until) => {
+                    messages.recv_timeout(until.saturating_duration_since(Instant::now()))
+                }
+                None => messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            match message {
+                Ok(Message::Event(untold)) => self.hear(untold),
+                Ok(Message::Stack(id, stack)) => self.explained.arrived(id, stack),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            self.tell_ready(Instant::now());
+        }
+        for (_, untold) in std::mem::take(&mut self.waiting) {
+            self.tell(untold);
+        }
+    }
+
+    fn hear(&mut self, untold: Untold) {
+        let stall = &untold.event.stall;
+        if untold.stack_coming {
+            self.explained.coming(stall.id());
+        }
+        let patience = match untold.event.phase {
+            Phase::Ended => PATIENCE_AT_END,
+            Phase::Started | Phase::Escalated => self.patience,
+        };
+        self.waiting.push_back((Instant::now() + patience, untold));
+    }
+
+    /// Tells what need not wait or has waited for long enough: the earlier
+    /// events of a stall never wait for longer than its later ones.
+    fn tell_ready(&mut self, now: Instant) {
+        for (until, untold) in std::mem::take(&mut self.waiting) {
+            if until <= now || !self.explained.is_coming(untold.event.stall.id()) {
+                self.tell(untold);
+            } else {
+                self.waiting.push_back((until, untold));
+            }
+        }
+    }
+
+    fn tell(&mut self, mut message: Untold) {
+        let stall = &mut message.event.stall;
+        if let Some(stack) = self.explained.stack(stall.id()) {
+            stall.stack = Some(Stack::clone(stack));
+            stall.refine_cause();
+        }
+        if message.event.phase == Phase::Ended {
+            self.explained.forget(stall.id());
+        }
         // First, because a callback is less likely to depend on what the stuck
         // thread holds than a subscriber is.
         self.call_back(&message.event);
@@ -155,20 +222,6 @@ impl Teller {
                 emitter.emit(&message.event, message.span, suppressed);
             }));
             self.count_panic(told.is_err());
-        }
-    }
-
-    /// Waits for the stack, if there is to be one, for a while.
-    fn explain(&self, event: &mut StallEvent) {
-        let ended = event.phase == Phase::Ended;
-        let patience = if ended { PATIENCE_AT_END } else { PATIENCE };
-        let stall = &mut event.stall;
-        if let Some(stack) = self.board.wait(stall.id(), patience) {
-            stall.stack = Some(Stack::clone(&stack));
-            stall.refine_cause();
-        }
-        if ended {
-            self.board.forget(stall.id());
         }
     }
 

@@ -1,6 +1,7 @@
 //! The watchdog: starts what observes, detects and tells; stops it at drop.
 
 mod builder;
+mod inquiry;
 mod observe;
 mod patrol;
 
@@ -19,7 +20,7 @@ use tokio::task::AbortHandle;
 use crate::clock::{self, Calibrated};
 use crate::detector::Detector;
 use crate::error::Error;
-use crate::explain::{self, Board};
+use crate::explain;
 use crate::health::Health;
 use crate::histogram::Histogram;
 use crate::ledger::Ledger;
@@ -30,8 +31,9 @@ use crate::report::{Report, SCHEMA_VERSION, TaskPolls};
 use crate::rollcall;
 use crate::runtime::{Gone, Runtime};
 use crate::sampler::{self, Lag};
-use crate::teller::{self, Ending, Telling};
+use crate::teller::{self, Ending, Message, Telling};
 
+use inquiry::Inquiry;
 use observe::Observer;
 use patrol::Patrol;
 
@@ -149,32 +151,28 @@ impl Watchdog {
             ledger: Mutex::new(Ledger::default()),
         });
         let telling = Arc::new(Telling::default());
-        let board = Arc::new(Board::default());
-        let (queue, ending) = teller::start(
-            clock,
-            settings.on_stall.clone(),
-            Arc::clone(&telling),
-            Arc::clone(&board),
-        )?;
+        let (queue, ending) =
+            teller::start(clock, tick, settings.on_stall.clone(), Arc::clone(&telling))?;
         let attached = Arc::clone(&shared);
-        let explainer = explain::start(board, move |id, stack| {
-            attached.ledger().attach(id, stack);
+        let stacks = queue.clone();
+        let explainer = explain::start(move |id, stack| {
+            attached.ledger().attach(id, &stack);
+            stacks.send(Message::Stack(id, Arc::new(stack)));
         })?;
 
         let polls_before = registry().polls_by_label();
         let wish = registry().wish(settings.poll_timing.timing());
         let gone = Gone::default();
+        let capturer = settings
+            .stacks
+            .then(|| Capturer::new(settings.signal_use()));
         let patrol = Patrol {
             clock,
             shared: Arc::clone(&shared),
             observer: Observer::new(clock, Runtime::new(handle, gone.clone())),
             detector: Detector::new(settings.thresholds, clock.now_ns()),
             queue,
-            capturer: settings
-                .stacks
-                .then(|| Capturer::new(settings.signal_use())),
-            explainer,
-            asleep: HashMap::new(),
+            inquiry: Inquiry::new(clock, Arc::clone(&shared), capturer, explainer),
         };
         let thread = std::thread::Builder::new()
             .name(THREAD_NAME.to_owned())

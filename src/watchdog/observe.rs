@@ -6,7 +6,7 @@ use crate::clock::Calibrated;
 use crate::detector::{
     Detector, FinishedSeen, Layer, Observation, PollId, PollSeen, ThreadTimes, Told, Unit,
 };
-use crate::os::{Captured, Capturer, Miss, ThreadProbe};
+use crate::os::{Captured, Capturer, Doing, Miss, ThreadProbe};
 use crate::registry::{Place, RuntimeId, Tag, Thread, registry};
 use crate::runtime::Runtime;
 use crate::slot::Poll;
@@ -115,6 +115,14 @@ impl Observer {
     }
 
     fn times(&mut self, number: usize) -> Option<ThreadTimes> {
+        let times = self.probe(number)?.times();
+        if times.is_none() {
+            self.probes.remove(&number);
+        }
+        times
+    }
+
+    fn probe(&mut self, number: usize) -> Option<&ThreadProbe> {
         let tid = registry().thread(number)?.tid()?;
         let fits = self
             .probes
@@ -123,14 +131,20 @@ impl Observer {
         if !fits {
             self.probes.insert(number, ThreadProbe::open(tid)?);
         }
-        let times = self.probes.get(&number)?.times();
-        if times.is_none() {
-            self.probes.remove(&number);
-        }
-        times
+        self.probes.get(&number)
     }
 
-    /// What the thread that a stall holds up is doing, and where.
+    /// What the thread that a stall holds up is doing.
+    pub(crate) fn doing(&mut self, told: &Told) -> Option<Doing> {
+        let thread = match (told.poll, told.unit) {
+            (Some(poll), _) => poll.thread,
+            (None, Unit::Worker(worker)) => self.thread_of(worker)?,
+            (None, Unit::Thread(_)) => return None,
+        };
+        self.probe(thread)?.doing()
+    }
+
+    /// What the thread that a stall holds up is doing, and where it is.
     ///
     /// `None` where the thread is not known.
     pub(crate) fn capture(

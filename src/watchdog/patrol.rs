@@ -1,19 +1,16 @@
 //! The watchdog's thread: observe, detect, explain, tell; then park until the next tick.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::time::Duration;
 
-use crate::cause::{self, Evidence};
 use crate::clock::Calibrated;
 use crate::detector::{Detector, Observation, Told, Unit};
-use crate::explain::{Explainer, Job};
-use crate::os::{Captured, Capturer, Doing};
-use crate::registry::{lock, registry};
+use crate::registry::registry;
 use crate::stall::{Cause, Phase, Stall, StallEvent, StallId, Task};
-use crate::teller::{Message, Queue};
+use crate::teller::{Message, Queue, Untold};
 use crate::watchdog::Shared;
+use crate::watchdog::inquiry::Inquiry;
 use crate::watchdog::observe::Observer;
 
 /// How soon the next tick may follow, whatever is due.
@@ -27,11 +24,7 @@ pub(crate) struct Patrol {
     pub(crate) observer: Observer,
     pub(crate) detector: Detector,
     pub(crate) queue: Queue,
-    /// `None` where stacks are switched off.
-    pub(crate) capturer: Option<Capturer>,
-    pub(crate) explainer: Explainer,
-    /// How threads of stalls in progress were last seen asleep.
-    pub(crate) asleep: HashMap<u64, Doing>,
+    pub(crate) inquiry: Inquiry,
 }
 
 impl Patrol {
@@ -46,9 +39,12 @@ impl Patrol {
             let next_id = &mut || registry().next_stall_id();
             self.detector.observe(&seen, next_id, &mut told);
             self.shared.ticked_ns.store(seen.now_ns, Relaxed);
+            self.inquiry.go_on(&mut self.observer, &seen);
             self.tell(&mut told, &seen);
 
-            let next_ns = self.next_ns(seen.now_ns);
+            // Time spent on captures is not time in which the watchdog stood still.
+            let spent_ns = self.inquiry.take_spent_ns();
+            let next_ns = self.next_ns(seen.now_ns).max(seen.now_ns + spent_ns);
             planned_ns = Some(next_ns);
             self.shared.lag.plan(next_ns);
             if self.wait_until(next_ns) {
@@ -95,60 +91,15 @@ impl Patrol {
 
     fn tell(&mut self, told: &mut Vec<Told>, seen: &Observation) {
         for told in told.drain(..) {
-            let captured = self.capture(&told, seen);
-            let event = event_of(&told, self.cause(&told, captured.as_ref()));
-            let id = event.stall.id();
+            let found = self.inquiry.find(&told, &mut self.observer, seen);
+            let event = event_of(&told, found.cause);
             self.shared.ledger().enter(&event);
-            if let Some(Ok(addresses)) = captured.map(|captured| captured.stack)
-                && let Some(capturer) = &self.capturer
-            {
-                self.explainer.send(Job {
-                    id,
-                    addresses,
-                    modules: capturer.modules(),
-                });
-            }
-            self.queue.send(Message {
+            self.queue.send(Message::Event(Untold {
                 event,
                 span: told.culprit.map_or(0, |layer| layer.span),
-            });
+                stack_coming: found.stack_coming,
+            }));
         }
-    }
-
-    /// At the start and at each escalation: at most four times a stall.
-    fn capture(&mut self, told: &Told, seen: &Observation) -> Option<Captured> {
-        if told.phase == Phase::Ended {
-            return None;
-        }
-        let capturer = self.capturer.as_mut()?;
-        let captured = self.observer.capture(capturer, told, seen)?;
-        let miss = match &captured {
-            Ok(captured) => captured.stack.as_ref().err(),
-            Err(miss) => Some(miss),
-        };
-        if let Some(miss) = miss {
-            self.shared.stack_misses.fetch_add(1, Relaxed);
-            if miss.is_lasting() {
-                *lock(&self.shared.no_stacks) = Some(miss.to_string());
-            }
-        }
-        captured.ok()
-    }
-
-    fn cause(&mut self, told: &Told, captured: Option<&Captured>) -> Cause {
-        let last = captured.map(|captured| captured.doing);
-        if let Some(doing @ (Doing::Blocked(_) | Doing::Faulting)) = last {
-            self.asleep.insert(told.id, doing);
-        }
-        let asleep = match told.phase {
-            Phase::Ended => self.asleep.remove(&told.id),
-            _ => self.asleep.get(&told.id).copied(),
-        };
-        cause::judge(&Evidence {
-            shares: told.shares,
-            last,
-            asleep,
-        })
     }
 }
 

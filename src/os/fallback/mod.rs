@@ -1,7 +1,7 @@
 //! Platforms that are not written yet: nothing is known of other threads.
 
 use crate::detector::ThreadTimes;
-use crate::os::{Captured, Miss, ModuleFile, SignalUse};
+use crate::os::{Captured, Doing, Miss, ModuleFile, SignalUse};
 
 pub(crate) const DEFAULT_SIGNAL: i32 = 0;
 
@@ -27,6 +27,10 @@ impl ThreadProbe {
     }
 
     pub(crate) const fn times(&self) -> Option<ThreadTimes> {
+        match self.0 {}
+    }
+
+    pub(crate) const fn doing(&self) -> Option<Doing> {
         match self.0 {}
     }
 }

@@ -5,8 +5,8 @@
 
 use std::fs::File;
 
+use crate::os::platform::position::Position;
 use crate::os::platform::signal::{self, NoCopy};
-use crate::os::platform::thread::read_at_start;
 use crate::os::platform::unwind::{Proof, Registers, StackCopy, Unwinder};
 use crate::os::{Captured, Doing, Miss, ModuleFile, SignalUse};
 
@@ -26,14 +26,6 @@ pub(crate) struct Capturer {
     signals: SignalUse,
     unwinder: Unwinder,
     stack: StackCopy,
-}
-
-/// What `/proc/self/task/TID/syscall` tells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Look {
-    doing: Doing,
-    /// Program counter and stack pointer, unless it runs.
-    at: Option<(u64, u64)>,
 }
 
 impl Capturer {
@@ -82,10 +74,10 @@ impl Capturer {
         anchor: Option<u64>,
         still: &dyn Fn() -> bool,
     ) -> Result<Captured, Miss> {
-        let look = look(file)?;
+        let position = Position::read(file)?;
         Ok(Captured {
-            doing: look.doing,
-            stack: self.stack(tid, file, look, anchor, still),
+            doing: position.doing,
+            stack: self.stack(tid, file, position, anchor, still),
         })
     }
 
@@ -93,17 +85,17 @@ impl Capturer {
         &mut self,
         tid: i32,
         file: &File,
-        look: Look,
+        position: Position,
         anchor: Option<u64>,
         still: &dyn Fn() -> bool,
     ) -> Result<Vec<u64>, Miss> {
         self.unwinder.refresh();
-        let registers = match look.at {
+        let registers = match position.at {
             None => self.copy_running(tid, anchor, still)?,
             Some((pc, sp)) => {
                 self.copy_blocked(sp, anchor)?;
                 // One that has moved meanwhile was copied torn.
-                if self::look(file)? != look {
+                if Position::read(file)? != position {
                     return Err(Miss::Moved);
                 }
                 Registers {
@@ -178,33 +170,6 @@ impl Capturer {
                 build_id: module.build_id.clone(),
             })
             .collect()
-    }
-}
-
-/// `running`, or `-1 sp pc`, or `number six-arguments sp pc` (proc_pid_syscall(5)).
-fn look(file: &File) -> Result<Look, Miss> {
-    let mut buffer = [0; 256];
-    let text = read_at_start(file, &mut buffer).ok_or(Miss::Gone)?;
-    let text = std::str::from_utf8(text).map_err(|_| Miss::Gone)?.trim();
-    if text == "running" {
-        return Ok(Look {
-            doing: Doing::Running,
-            at: None,
-        });
-    }
-    let mut words = text.split(' ');
-    let number = words.next().and_then(|word| word.parse().ok());
-    let hexadecimal = |word: &str| u64::from_str_radix(word.trim_start_matches("0x"), 16).ok();
-    let (pc, sp) = (words.next_back(), words.next_back());
-    let at = pc.and_then(hexadecimal).zip(sp.and_then(hexadecimal));
-    let doing = match number {
-        Some(-1) => Doing::Faulting,
-        Some(number) => Doing::Blocked(number),
-        None => return Err(Miss::Gone),
-    };
-    match at {
-        Some(_) => Ok(Look { doing, at }),
-        None => Err(Miss::Gone),
     }
 }
 

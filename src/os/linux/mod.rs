@@ -4,6 +4,7 @@
 
 mod capture;
 mod modules;
+mod position;
 mod signal;
 mod syscalls;
 mod thread;

@@ -16,8 +16,12 @@ use crate::os::platform::unwind::{Registers, StackCopy};
 
 /// The most that is copied of a stack.
 const BUFFER: usize = 256 * 1024;
-/// How long the handler may take to begin.
-const PATIENCE: Duration = Duration::from_millis(20);
+/// How long the handler may take to begin; a thread that waits for a CPU longer
+/// is asked again later.
+pub(crate) const PATIENCE: Duration = Duration::from_millis(5);
+/// How long the asker gives way before it sleeps: the handler takes microseconds.
+const GIVES_WAY: Duration = Duration::from_micros(50);
+const NAP: Duration = Duration::from_micros(100);
 
 const REQUESTED: u64 = 1;
 const CLAIMED: u64 = 2;
@@ -49,7 +53,7 @@ pub(crate) enum NoCopy {
 
 /// Asks a thread for a copy of its stack from its stack pointer on.
 ///
-/// Takes some 10 us, of which the thread is held up for a few; waits 20 ms at
+/// Takes some 10 us, of which the thread is held up for a few; waits 5 ms at
 /// most. `wanted` tells, from the stack pointer, how many bytes to copy.
 pub(crate) fn copy_of(
     signal: c_int,
@@ -102,7 +106,8 @@ fn wait(generation: u64) -> Result<(), NoCopy> {
         if STATE.load(Acquire) == generation << 2 | DONE {
             return Ok(());
         }
-        if start.elapsed() > PATIENCE {
+        let waited = start.elapsed();
+        if waited > PATIENCE {
             let requested = generation << 2 | REQUESTED;
             if STATE
                 .compare_exchange(requested, 0, AcqRel, Acquire)
@@ -112,7 +117,11 @@ fn wait(generation: u64) -> Result<(), NoCopy> {
             }
             // Claimed: the handler is at work on the buffer, and does not block.
         }
-        std::thread::yield_now();
+        if waited < GIVES_WAY {
+            std::thread::yield_now();
+        } else {
+            std::thread::sleep(NAP);
+        }
     }
 }
 

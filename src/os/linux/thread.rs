@@ -5,6 +5,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use crate::detector::{ThreadState, ThreadTimes};
+use crate::os::Doing;
+use crate::os::platform::position::Position;
 
 /// The kernel's id of the calling thread.
 pub(crate) fn thread_id() -> i32 {
@@ -19,6 +21,8 @@ pub(crate) struct ThreadProbe {
     tid: i32,
     schedstat: File,
     stat: File,
+    /// `None` where the system hides it.
+    syscall: Option<File>,
 }
 
 impl ThreadProbe {
@@ -29,6 +33,7 @@ impl ThreadProbe {
             tid,
             schedstat: open("schedstat")?,
             stat: open("stat")?,
+            syscall: open("syscall"),
         })
     }
 
@@ -55,6 +60,12 @@ impl ThreadProbe {
             wait_ns,
             state,
         })
+    }
+
+    /// What the thread is doing right now.
+    pub(crate) fn doing(&self) -> Option<Doing> {
+        let position = Position::read(self.syscall.as_ref()?).ok()?;
+        Some(position.doing)
     }
 
     /// Second number of schedstat: time spent waiting on a run queue

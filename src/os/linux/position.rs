@@ -1,0 +1,68 @@
+//! Whether a thread runs, and if not, in which system call and where it sleeps.
+
+use std::fs::File;
+
+use crate::os::platform::thread::read_at_start;
+use crate::os::{Doing, Miss};
+
+/// What `/proc/self/task/TID/syscall` tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Position {
+    pub(crate) doing: Doing,
+    /// Program counter and stack pointer, unless it runs.
+    pub(crate) at: Option<(u64, u64)>,
+}
+
+impl Position {
+    pub(crate) fn read(file: &File) -> Result<Self, Miss> {
+        let mut buffer = [0; 256];
+        let text = read_at_start(file, &mut buffer).ok_or(Miss::Gone)?;
+        Self::parse(text).ok_or(Miss::Gone)
+    }
+
+    /// `running`, or `-1 sp pc`, or `number six-arguments sp pc` (proc_pid_syscall(5)).
+    fn parse(text: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(text).ok()?.trim();
+        if text == "running" {
+            return Some(Position {
+                doing: Doing::Running,
+                at: None,
+            });
+        }
+        let mut words = text.split(' ');
+        let number = words.next()?.parse().ok()?;
+        let hexadecimal = |word: &str| u64::from_str_radix(word.trim_start_matches("0x"), 16).ok();
+        let (pc, sp) = (words.next_back()?, words.next_back()?);
+        Some(Position {
+            doing: match number {
+                -1 => Doing::Faulting,
+                number => Doing::Blocked(number),
+            },
+            at: Some((hexadecimal(pc)?, hexadecimal(sp)?)),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_three_forms_are_understood_and_others_refused() {
+        let parse = |text: &str| {
+            Position::parse(text.as_bytes()).map(|position| (position.doing, position.at))
+        };
+        assert_eq!(parse("running\n"), Some((Doing::Running, None)));
+        assert_eq!(
+            parse("-1 0x7ffd10 0x55a0\n"),
+            Some((Doing::Faulting, Some((0x55a0, 0x7f_fd10))))
+        );
+        assert_eq!(
+            parse("230 0x0 0x0 0x7f 0x7f 0x0 0x0 0x7ffd10 0x55a0\n"),
+            Some((Doing::Blocked(230), Some((0x55a0, 0x7f_fd10))))
+        );
+        for bad in ["", "230", "230 0x1", "x 0x1 0x2", "230 y z"] {
+            assert_eq!(parse(bad), None, "{bad}");
+        }
+    }
+}

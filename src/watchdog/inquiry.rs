@@ -1,0 +1,184 @@
+//! What is found out about stalls in progress: what their threads do, and where.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::cause::{self, Evidence};
+use crate::clock::Calibrated;
+use crate::detector::{Observation, Told};
+use crate::explain::{Explainer, Job};
+use crate::os::{Captured, Capturer, Doing, Miss};
+use crate::registry::lock;
+use crate::stall::{Cause, Phase, StallId};
+use crate::watchdog::Shared;
+use crate::watchdog::observe::Observer;
+
+/// How many ticks may try to get the stack of one event. A thread that waits
+/// for a CPU answers late; one that blocks shortly and often moves.
+const TRIES: u8 = 5;
+/// How long one capture may take: the longest wait for a thread's answer, and as
+/// much again to take in libraries that have been loaded.
+const CAPTURE_NS: u64 = 10_000_000;
+
+/// What is known of one stall in progress.
+#[derive(Debug)]
+struct Open {
+    told: Told,
+    /// How often its thread was seen asleep how.
+    asleep: Vec<(Doing, u32)>,
+    last: Option<Doing>,
+    tries_left: u8,
+}
+
+/// What is known of all stalls in progress.
+#[derive(Debug)]
+pub(crate) struct Inquiry {
+    clock: &'static Calibrated,
+    shared: Arc<Shared>,
+    /// `None` where stacks are switched off.
+    capturer: Option<Capturer>,
+    explainer: Explainer,
+    open: HashMap<u64, Open>,
+    /// Spent on captures since last asked for.
+    spent_ns: u64,
+}
+
+/// What an event is told with.
+#[derive(Debug)]
+pub(crate) struct Finding {
+    pub(crate) cause: Cause,
+    /// A stack was taken and is being symbolized.
+    pub(crate) stack_coming: bool,
+}
+
+impl Inquiry {
+    pub(crate) fn new(
+        clock: &'static Calibrated,
+        shared: Arc<Shared>,
+        capturer: Option<Capturer>,
+        explainer: Explainer,
+    ) -> Self {
+        Inquiry {
+            clock,
+            shared,
+            capturer,
+            explainer,
+            open: HashMap::new(),
+            spent_ns: 0,
+        }
+    }
+
+    /// How long captures have kept the watchdog since this was last asked; what
+    /// is beyond their bound was not spent on them.
+    pub(crate) fn take_spent_ns(&mut self) -> u64 {
+        std::mem::take(&mut self.spent_ns)
+    }
+
+    /// Looks into what is about to be told; takes a stack unless it is over.
+    pub(crate) fn find(
+        &mut self,
+        told: &Told,
+        observer: &mut Observer,
+        seen: &Observation,
+    ) -> Finding {
+        let mut open = self.open.remove(&told.id).unwrap_or(Open {
+            told: *told,
+            asleep: Vec::new(),
+            last: None,
+            tries_left: 0,
+        });
+        open.told = *told;
+        let mut stack_coming = false;
+        if told.phase != Phase::Ended {
+            open.tries_left = TRIES;
+            stack_coming = self.look(&mut open, observer, seen);
+        }
+        let cause = cause::judge(&Evidence {
+            shares: told.shares,
+            last: open.last,
+            asleep: most_often(&open.asleep),
+        });
+        if told.phase != Phase::Ended {
+            self.open.insert(told.id, open);
+        }
+        Finding {
+            cause,
+            stack_coming,
+        }
+    }
+
+    /// Goes on looking at stalls in progress, once a tick.
+    pub(crate) fn go_on(&mut self, observer: &mut Observer, seen: &Observation) {
+        let mut all = std::mem::take(&mut self.open);
+        for open in all.values_mut() {
+            self.look(open, observer, seen);
+        }
+        self.open = all;
+    }
+
+    /// True if a stack was taken.
+    fn look(&mut self, open: &mut Open, observer: &mut Observer, seen: &Observation) -> bool {
+        let mut stack_coming = false;
+        open.last = None;
+        if open.tries_left > 0
+            && let Some(capturer) = &mut self.capturer
+        {
+            let start_ns = self.clock.now_ns();
+            let captured = observer.capture(capturer, &open.told, seen);
+            self.spent_ns += (self.clock.now_ns() - start_ns).min(CAPTURE_NS);
+            stack_coming = captured.is_some_and(|captured| self.take(captured, open));
+        }
+        open.last = open.last.or_else(|| observer.doing(&open.told));
+        if let Some(doing @ (Doing::Blocked(_) | Doing::Faulting)) = open.last {
+            match open.asleep.iter_mut().find(|(how, _)| *how == doing) {
+                Some((_, times)) => *times += 1,
+                None => open.asleep.push((doing, 1)),
+            }
+        }
+        stack_coming
+    }
+
+    /// True if there is a stack.
+    fn take(&mut self, captured: Result<Captured, Miss>, open: &mut Open) -> bool {
+        open.tries_left -= 1;
+        let (doing, stack) = match captured {
+            Ok(captured) => (Some(captured.doing), captured.stack),
+            Err(miss) => (None, Err(miss)),
+        };
+        open.last = doing;
+        let miss = match stack {
+            Ok(addresses) => {
+                open.tries_left = 0;
+                return self.explain(open.told.id, addresses);
+            }
+            Err(miss) => miss,
+        };
+        if miss.is_lasting() {
+            open.tries_left = 0;
+            *lock(&self.shared.no_stacks) = Some(miss.to_string());
+        }
+        if open.tries_left == 0 {
+            self.shared.stack_misses.fetch_add(1, Relaxed);
+        }
+        false
+    }
+
+    /// Hands a stack on; false if it will not be symbolized.
+    fn explain(&self, id: u64, addresses: Vec<u64>) -> bool {
+        self.capturer.as_ref().is_some_and(|capturer| {
+            self.explainer.send(Job {
+                id: StallId(id),
+                addresses,
+                modules: capturer.modules(),
+            })
+        })
+    }
+}
+
+fn most_often(asleep: &[(Doing, u32)]) -> Option<Doing> {
+    asleep
+        .iter()
+        .max_by_key(|(_, times)| *times)
+        .map(|(how, _)| *how)
+}
