@@ -28,7 +28,7 @@ const QUEUE: usize = 1024;
 /// progress waits for one tick. The first stack of a program takes longer to
 /// symbolize (some 40 ms if it is optimized, half a second if not) and comes
 /// with the next event; later ones take microseconds.
-const PATIENCE_AT_END: Duration = Duration::from_secs(1);
+const PATIENCE_AT_END: Duration = Duration::from_secs(3);
 /// A callback that takes longer is counted as slow.
 const SLOW_NS: u64 = 100_000_000;
 
@@ -38,7 +38,7 @@ pub(crate) type OnStall = Arc<dyn Fn(&StallEvent) + Send + Sync>;
 /// What the thread is sent.
 #[derive(Debug)]
 pub(crate) enum Message {
-    Event(Untold),
+    Event(Box<Untold>),
     /// One that an event was sent to wait for.
     Stack(StallId, Arc<Stack>),
 }
@@ -156,7 +156,7 @@ impl Teller {
                 None => messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
             match message {
-                Ok(Message::Event(untold)) => self.hear(untold),
+                Ok(Message::Event(untold)) => self.hear(*untold),
                 Ok(Message::Stack(id, stack)) => self.explained.arrived(id, stack),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,

@@ -8,7 +8,8 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    clippy::print_stdout
+    clippy::print_stdout,
+    unsafe_code
 )]
 
 mod common;
@@ -17,6 +18,7 @@ use std::fs::File;
 use std::future::Future;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::pin::Pin;
 use std::process::Command;
@@ -96,6 +98,18 @@ impl Job for Sleeper {
         Box::pin(async {
             thread::sleep(BLOCK); // blocks: dyn trait
         })
+    }
+}
+
+trait AsyncJob {
+    fn run(&self) -> impl Future<Output = ()> + Send;
+}
+
+struct NativeSleeper;
+
+impl AsyncJob for NativeSleeper {
+    async fn run(&self) {
+        thread::sleep(BLOCK); // blocks: async trait
     }
 }
 
@@ -180,12 +194,28 @@ fn scenarios() -> Vec<Scenario> {
             let _ = command.arg("0.06").output(); // blocks: child
         }),
         scenario!("fsync", &["fsync"], {
+            let file = leaked(tempfile(64 << 20).await);
+            file.sync_all().unwrap(); // blocks: fsync
+        }),
+        // On a fast disk they are half on CPU, half asleep.
+        scenario!("short fsyncs", &["fsync", "on CPU"], {
+            let file = leaked(tempfile(4096).await);
             let start = Instant::now();
-            let file = tempfile();
             while start.elapsed() < BLOCK {
-                file.write_all_at(&[7; 4096], 0).unwrap(); // blocks: fsync
-                file.sync_all().unwrap(); // blocks: fsync
+                file.write_all_at(&[7; 4096], 0).unwrap(); // blocks: short fsyncs
+                file.sync_all().unwrap(); // blocks: short fsyncs
             }
+        }),
+        // What waits for the disk here, the next disk has ready.
+        scenario!("cold read", &["read", "on CPU", "page fault"], {
+            let file = leaked(tempfile(256 << 20).await);
+            evict(file).await;
+            let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+            let _ = std::fs::read(path).unwrap(); // blocks: cold read
+        }),
+        scenario!("connect", &["connect"], {
+            let (address, _full) = full_server();
+            let _ = TcpStream::connect(address); // blocks: connect
         }),
         scenario!("json", &["on CPU"], {
             let start = Instant::now();
@@ -210,17 +240,59 @@ fn scenarios() -> Vec<Scenario> {
             let job: Box<dyn Job> = Box::new(Sleeper);
             job.run().await;
         }),
+        scenario!("async trait", &["clock_nanosleep"], {
+            NativeSleeper.run().await;
+        }),
         scenario!("generic closure", &["clock_nanosleep"], {
             generic(|| thread::sleep(BLOCK)); // blocks: generic closure
         }),
     ]
 }
 
-fn tempfile() -> File {
-    let path = std::env::temp_dir().join(format!("stallscope-{}", std::process::id()));
-    let file = File::create(&path).unwrap();
-    std::fs::remove_file(&path).unwrap();
-    file
+/// A file without a name, written on a thread where that may block.
+async fn tempfile(length: usize) -> File {
+    let write = move || {
+        let path = std::env::temp_dir().join(format!("stallscope-{}", std::process::id()));
+        let file = File::options()
+            .create(true)
+            .truncate(true)
+            .read(true)
+            .write(true)
+            .open(&path)
+            .unwrap();
+        std::fs::remove_file(&path).unwrap();
+        file.write_all_at(&vec![7; length], 0).unwrap();
+        file
+    };
+    tokio::task::spawn_blocking(write).await.unwrap()
+}
+
+/// Drops a file from the page cache.
+async fn evict(file: &'static File) {
+    let evict = || {
+        file.sync_all().unwrap();
+        // SAFETY: the descriptor is open as long as the file, which is forever.
+        let result =
+            unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+        assert_eq!(result, 0);
+    };
+    tokio::task::spawn_blocking(evict).await.unwrap();
+}
+
+/// A server whose queue of connections is full, until the kernel asks again.
+fn full_server() -> (std::net::SocketAddr, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    // SAFETY: the descriptor is open; listening again only sets the queue's length.
+    assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 0) }, 0);
+    let address = listener.local_addr().unwrap();
+    let full = TcpStream::connect(address).unwrap();
+    thread::spawn(move || {
+        thread::sleep(BLOCK);
+        for _ in 0..2 {
+            let _ = listener.accept();
+        }
+    });
+    (address, full)
 }
 
 /// A picture that takes longer than the threshold to decode.
@@ -284,13 +356,16 @@ fn the_line_and_the_cause_are_right() {
         .unwrap_or(3);
     let _ = (&*JSON, &*PNG);
     let runtime = multi_thread(2);
+    // One watchdog: what it has symbolized once it knows, and the first stack of
+    // a debug build takes half a second.
+    let told = Told::default();
+    let _watchdog = told.watch(&runtime);
     let mut problems = Vec::new();
     for watched in [true, false] {
         for scenario in scenarios() {
             let mut score = Score::default();
             for _ in 0..runs {
-                let told = Told::default();
-                let watchdog = told.watch(&runtime);
+                told.clear();
                 let task = (scenario.make)();
                 let task = if watched {
                     runtime.spawn(task.watched(scenario.name))
@@ -298,11 +373,12 @@ fn the_line_and_the_cause_are_right() {
                     runtime.spawn(task)
                 };
                 runtime.block_on(task).unwrap();
-                let deadline = Instant::now() + Duration::from_secs(3);
+                let deadline = Instant::now() + Duration::from_secs(5);
                 while told.of(Phase::Ended).is_empty() && Instant::now() < deadline {
                     thread::sleep(ms(2));
                 }
-                drop(watchdog);
+                // Anything else that is told belongs to this one.
+                thread::sleep(ms(10));
                 // The longest, should the machine have made more of them.
                 let ended = told.of(Phase::Ended);
                 let longest = ended.iter().max_by_key(|event| event.stall.duration());

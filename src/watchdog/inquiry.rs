@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crate::cause::{self, Evidence};
 use crate::clock::Calibrated;
-use crate::detector::{Observation, Told};
+use crate::detector::{Observation, Shares, Told};
 use crate::explain::{Explainer, Job};
 use crate::os::{Captured, Capturer, Doing, Miss};
 use crate::registry::lock;
@@ -17,6 +17,8 @@ use crate::watchdog::observe::Observer;
 /// How many ticks may try to get the stack of one event. A thread that waits
 /// for a CPU answers late; one that blocks shortly and often moves.
 const TRIES: u8 = 5;
+/// See [`Open::looks`].
+const MANY_LOOKS: usize = 64;
 /// How long one capture may take: the longest wait for a thread's answer, and as
 /// much again to take in libraries that have been loaded.
 const CAPTURE_NS: u64 = 10_000_000;
@@ -25,10 +27,27 @@ const CAPTURE_NS: u64 = 10_000_000;
 #[derive(Debug)]
 struct Open {
     told: Told,
+    /// When it was last told of.
+    seen_ns: u64,
     /// How often its thread was seen asleep how.
     asleep: Vec<(Doing, u32)>,
     last: Option<Doing>,
     tries_left: u8,
+}
+
+impl Open {
+    /// How often to look. A thread that sleeps shortly and often is likely to be
+    /// awake at any one look; that it sleeps is known from its times.
+    fn looks(&self) -> usize {
+        let Shares {
+            cpu_ns, blocked_ns, ..
+        } = self.told.shares;
+        if self.asleep.is_empty() && blocked_ns > cpu_ns / 4 {
+            MANY_LOOKS
+        } else {
+            1
+        }
+    }
 }
 
 /// What is known of all stalls in progress.
@@ -84,11 +103,13 @@ impl Inquiry {
     ) -> Finding {
         let mut open = self.open.remove(&told.id).unwrap_or(Open {
             told: *told,
+            seen_ns: 0,
             asleep: Vec::new(),
             last: None,
             tries_left: 0,
         });
         open.told = *told;
+        open.seen_ns = seen.now_ns;
         let mut stack_coming = false;
         if told.phase != Phase::Ended {
             open.tries_left = TRIES;
@@ -108,10 +129,10 @@ impl Inquiry {
         }
     }
 
-    /// Goes on looking at stalls in progress, once a tick.
+    /// Goes on looking at the stalls in progress that are not told of at this tick.
     pub(crate) fn go_on(&mut self, observer: &mut Observer, seen: &Observation) {
         let mut all = std::mem::take(&mut self.open);
-        for open in all.values_mut() {
+        for open in all.values_mut().filter(|open| open.seen_ns < seen.now_ns) {
             self.look(open, observer, seen);
         }
         self.open = all;
@@ -121,16 +142,19 @@ impl Inquiry {
     fn look(&mut self, open: &mut Open, observer: &mut Observer, seen: &Observation) -> bool {
         let mut stack_coming = false;
         open.last = None;
+        let looks = open.looks();
         if open.tries_left > 0
             && let Some(capturer) = &mut self.capturer
         {
             let start_ns = self.clock.now_ns();
-            let captured = observer.capture(capturer, &open.told, seen);
+            let captured = observer.capture(capturer, &open.told, seen, looks);
             self.spent_ns += (self.clock.now_ns() - start_ns).min(CAPTURE_NS);
             stack_coming = captured.is_some_and(|captured| self.take(captured, open));
         }
-        open.last = open.last.or_else(|| observer.doing(&open.told));
-        if let Some(doing @ (Doing::Blocked(_) | Doing::Faulting)) = open.last {
+        if !open.last.is_some_and(is_asleep) {
+            open.last = observer.doing(&open.told, seen, looks).or(open.last);
+        }
+        if let Some(doing) = open.last.filter(|doing| is_asleep(*doing)) {
             match open.asleep.iter_mut().find(|(how, _)| *how == doing) {
                 Some((_, times)) => *times += 1,
                 None => open.asleep.push((doing, 1)),
@@ -174,6 +198,10 @@ impl Inquiry {
             })
         })
     }
+}
+
+fn is_asleep(doing: Doing) -> bool {
+    matches!(doing, Doing::Blocked(_) | Doing::Faulting)
 }
 
 fn most_often(asleep: &[(Doing, u32)]) -> Option<Doing> {

@@ -134,14 +134,16 @@ impl Observer {
         self.probes.get(&number)
     }
 
-    /// What the thread that a stall holds up is doing.
-    pub(crate) fn doing(&mut self, told: &Told) -> Option<Doing> {
-        let thread = match (told.poll, told.unit) {
-            (Some(poll), _) => poll.thread,
-            (None, Unit::Worker(worker)) => self.thread_of(worker)?,
-            (None, Unit::Thread(_)) => return None,
-        };
-        self.probe(thread)?.doing()
+    /// What the thread that a stall holds up is doing; `None` if it is not known
+    /// or the stall is over. Looks so often, some 3 us each, until it is asleep.
+    pub(crate) fn doing(&mut self, told: &Told, seen: &Observation, looks: usize) -> Option<Doing> {
+        let thread = self.target(told, seen)?.number;
+        let doing = self.probe(thread)?.doing(looks);
+        // A worker that has gone on since may have parked.
+        doing.filter(|_| {
+            self.target(told, seen)
+                .is_some_and(|target| (target.still)())
+        })
     }
 
     /// What the thread that a stall holds up is doing, and where it is.
@@ -152,28 +154,46 @@ impl Observer {
         capturer: &mut Capturer,
         told: &Told,
         seen: &Observation,
+        looks: usize,
     ) -> Option<Result<Captured, Miss>> {
-        let captured = match (told.poll, told.unit) {
+        let target = self.target(told, seen)?;
+        let tid = registry().thread(target.number)?.tid()?;
+        Some(capturer.capture(tid, target.anchor, looks, &target.still))
+    }
+
+    /// The thread that a stall holds up.
+    fn target(&self, told: &Told, seen: &Observation) -> Option<Target<'_>> {
+        match (told.poll, told.unit) {
             (Some(poll), _) => {
                 let thread = registry().thread(poll.thread)?;
-                let still = || {
-                    let polls = thread.slot.polls();
-                    polls
-                        .as_slice()
-                        .first()
-                        .is_some_and(|first| first.seq == poll.seq)
-                };
-                let anchor = told.culprit.map(|culprit| culprit.anchor);
-                capturer.capture(thread.tid()?, anchor, &still)
+                Some(Target {
+                    number: poll.thread,
+                    anchor: told.culprit.map(|culprit| culprit.anchor),
+                    still: Box::new(move || {
+                        let polls = thread.slot.polls();
+                        let first = polls.as_slice().first();
+                        first.is_some_and(|first| first.seq == poll.seq)
+                    }),
+                })
             }
             (None, Unit::Worker(worker)) => {
-                let thread = registry().thread(self.thread_of(worker)?)?;
-                let then = seen.workers.get(worker)?;
-                let still = || self.runtime.look_at(worker).same_turn(then);
-                capturer.capture(thread.tid()?, None, &still)
+                let then = *seen.workers.get(worker)?;
+                Some(Target {
+                    number: self.thread_of(worker)?,
+                    anchor: None,
+                    still: Box::new(move || self.runtime.look_at(worker).same_turn(&then)),
+                })
             }
-            (None, Unit::Thread(_)) => return None,
-        };
-        Some(captured)
+            (None, Unit::Thread(_)) => None,
+        }
     }
+}
+
+/// The thread that a stall holds up.
+struct Target<'a> {
+    /// Of its entry in the registry.
+    number: usize,
+    anchor: Option<u64>,
+    /// Whether the stall goes on.
+    still: Box<dyn Fn() -> bool + 'a>,
 }

@@ -39,8 +39,9 @@ impl Patrol {
             let next_id = &mut || registry().next_stall_id();
             self.detector.observe(&seen, next_id, &mut told);
             self.shared.ticked_ns.store(seen.now_ns, Relaxed);
-            self.inquiry.go_on(&mut self.observer, &seen);
             self.tell(&mut told, &seen);
+            // After the telling: what is over is not looked at any more.
+            self.inquiry.go_on(&mut self.observer, &seen);
 
             // Time spent on captures is not time in which the watchdog stood still.
             let spent_ns = self.inquiry.take_spent_ns();
@@ -94,11 +95,11 @@ impl Patrol {
             let found = self.inquiry.find(&told, &mut self.observer, seen);
             let event = event_of(&told, found.cause);
             self.shared.ledger().enter(&event);
-            self.queue.send(Message::Event(Untold {
+            self.queue.send(Message::Event(Box::new(Untold {
                 event,
                 span: told.culprit.map_or(0, |layer| layer.span),
                 stack_coming: found.stack_coming,
-            }));
+            })));
         }
     }
 }

@@ -69,6 +69,10 @@ impl Told {
         told.push((Instant::now(), event.clone()));
     }
 
+    pub fn clear(&self) {
+        self.0.lock().unwrap().clear();
+    }
+
     pub fn timed(&self) -> Vec<(Instant, StallEvent)> {
         self.0.lock().unwrap().clone()
     }

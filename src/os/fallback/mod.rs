@@ -30,7 +30,7 @@ impl ThreadProbe {
         match self.0 {}
     }
 
-    pub(crate) const fn doing(&self) -> Option<Doing> {
+    pub(crate) const fn doing(&self, _looks: usize) -> Option<Doing> {
         match self.0 {}
     }
 }
@@ -47,6 +47,7 @@ impl Capturer {
         &mut self,
         _tid: i32,
         _anchor: Option<u64>,
+        _looks: usize,
         _still: &dyn Fn() -> bool,
     ) -> Result<Captured, Miss> {
         Err(Miss::NotSupported)

@@ -14,6 +14,9 @@ use crate::os::{Captured, Doing, Miss, ModuleFile, SignalUse};
 const MAX_COPY: usize = 1024 * 1024;
 /// How often a thread that moves under our eyes is looked at.
 const ATTEMPTS: usize = 8;
+/// How often a thread whose stack has been copied is looked at, until it is
+/// asleep again.
+const CONFIRMING_LOOKS: usize = 64;
 /// What is copied where no anchor bounds it.
 const UNBOUNDED_COPY: usize = 256 * 1024;
 /// Copied beyond the anchor, so that the frame that holds it can be unwound.
@@ -40,24 +43,27 @@ impl Capturer {
     /// The stack of a thread; `still` tells whether what it is captured for goes on.
     ///
     /// With an anchor it must lead to the frame that holds it, else to the
-    /// thread's beginning: no stack rather than a wrong one. Takes 10 to 50 us,
-    /// and a few milliseconds where libraries have been loaded since the last.
+    /// thread's beginning: no stack rather than a wrong one. A thread that runs is
+    /// looked at so often until it is asleep, before it is sent a signal. Takes
+    /// 10 to 50 us, 3 more for each look, and a few milliseconds where libraries
+    /// have been loaded since the last.
     pub(crate) fn capture(
         &mut self,
         tid: i32,
         anchor: Option<u64>,
+        looks: usize,
         still: &dyn Fn() -> bool,
     ) -> Result<Captured, Miss> {
         let file = File::open(format!("/proc/self/task/{tid}/syscall"))
             .map_err(|error| Miss::from_open(&error))?;
-        let mut captured = self.attempt(tid, &file, anchor, still)?;
+        let mut captured = self.attempt(tid, &file, anchor, looks, still)?;
         // One that blocks shortly and often moves between two looks.
         for _ in 1..ATTEMPTS {
             let moved = captured.stack == Err(Miss::Moved) && still();
             if !moved {
                 break;
             }
-            let again = self.attempt(tid, &file, anchor, still)?;
+            let again = self.attempt(tid, &file, anchor, looks, still)?;
             let doing = match again.doing {
                 Doing::Running => captured.doing,
                 asleep => asleep,
@@ -72,9 +78,10 @@ impl Capturer {
         tid: i32,
         file: &File,
         anchor: Option<u64>,
+        looks: usize,
         still: &dyn Fn() -> bool,
     ) -> Result<Captured, Miss> {
-        let position = Position::read(file)?;
+        let position = Position::asleep_within(looks, file)?;
         Ok(Captured {
             doing: position.doing,
             stack: self.stack(tid, file, position, anchor, still),
@@ -94,8 +101,9 @@ impl Capturer {
             None => self.copy_running(tid, anchor, still)?,
             Some((pc, sp)) => {
                 self.copy_blocked(sp, anchor)?;
-                // One that has moved meanwhile was copied torn.
-                if Position::read(file)? != position {
+                // One that has moved meanwhile was copied torn. One that runs may
+                // still be in the same call, and will be seen asleep in it again.
+                if Position::asleep_within(CONFIRMING_LOOKS, file)? != position {
                     return Err(Miss::Moved);
                 }
                 Registers {
@@ -189,7 +197,7 @@ mod tests {
         let tid = receive.recv().unwrap();
         std::thread::sleep(Duration::from_millis(20));
         let mut capturer = Capturer::new(SignalUse::Off);
-        let captured = capturer.capture(tid, None, &|| true).unwrap();
+        let captured = capturer.capture(tid, None, 1, &|| true).unwrap();
         let frames = crate::symbolize::Symbolizer::default()
             .symbolize(&captured.stack.unwrap(), capturer.modules());
         assert!(

@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)]
 
+mod calls;
 mod capture;
 mod modules;
 mod position;

@@ -4,6 +4,7 @@ use std::ffi::{CStr, OsStr, c_int, c_void};
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// One executable or library in memory.
 #[derive(Clone, Debug)]
@@ -24,9 +25,37 @@ pub(crate) struct Module {
 #[derive(Clone, Debug)]
 pub(crate) struct Tables {
     pub(crate) header_address: u64,
-    pub(crate) header: Vec<u8>,
+    pub(crate) header: Arc<[u8]>,
     pub(crate) frames_address: u64,
-    pub(crate) frames: Vec<u8>,
+    pub(crate) frames: Arc<[u8]>,
+}
+
+impl Tables {
+    /// From where the function that holds this address begins to where the next does.
+    ///
+    /// From the header's sorted table, of pairs of addresses relative to it in
+    /// four bytes each (Linux Standard Base 5, "Exception Frames").
+    pub(crate) fn function_at(&self, address: u64) -> Option<Range<u64>> {
+        const PAIRS_RELATIVE_TO_HEADER: u8 = 0x3b;
+        const COUNT_4: u8 = 0x03;
+        let (&[_, _, count, pairs], rest) = self.header.split_first_chunk::<4>()?;
+        if (count, pairs) != (COUNT_4, PAIRS_RELATIVE_TO_HEADER) {
+            return None;
+        }
+        let (_, rest) = rest.split_first_chunk::<4>()?;
+        let (count, table) = rest.split_first_chunk::<4>()?;
+        let count = usize::try_from(u32::from_ne_bytes(*count)).ok()?;
+        let (pairs, _) = table.as_chunks::<8>();
+        let pairs = pairs.get(..count)?;
+        let start_of = |pair: &[u8; 8]| {
+            let &[a, b, c, d, ..] = pair;
+            let offset = i64::from(i32::from_ne_bytes([a, b, c, d]));
+            self.header_address.wrapping_add_signed(offset)
+        };
+        let after = pairs.partition_point(|pair| start_of(pair) <= address);
+        let start = start_of(pairs.get(after.checked_sub(1)?)?);
+        Some(start..pairs.get(after).map_or(start, start_of))
+    }
 }
 
 /// Changes when a library is loaded or unloaded.
@@ -172,9 +201,9 @@ fn tables_at(
         .find(|range| range.contains(&frames_address))?;
     Some(Tables {
         header_address: header.start,
-        header: bytes,
+        header: bytes.into(),
         frames_address,
-        frames: copy(frames_address..segment.end),
+        frames: copy(frames_address..segment.end).into(),
     })
 }
 

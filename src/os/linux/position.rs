@@ -20,6 +20,18 @@ impl Position {
         Self::parse(text).ok_or(Miss::Gone)
     }
 
+    /// Looks at a thread so often, until it is asleep.
+    pub(crate) fn asleep_within(looks: usize, file: &File) -> Result<Self, Miss> {
+        let mut position = Self::read(file)?;
+        for _ in 1..looks {
+            if position.at.is_some() {
+                break;
+            }
+            position = Self::read(file)?;
+        }
+        Ok(position)
+    }
+
     /// `running`, or `-1 sp pc`, or `number six-arguments sp pc` (proc_pid_syscall(5)).
     fn parse(text: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(text).ok()?.trim();

@@ -62,9 +62,9 @@ impl ThreadProbe {
         })
     }
 
-    /// What the thread is doing right now.
-    pub(crate) fn doing(&self) -> Option<Doing> {
-        let position = Position::read(self.syscall.as_ref()?).ok()?;
+    /// What the thread is doing; looks so often, some 3 us each, until it is asleep.
+    pub(crate) fn doing(&self, looks: usize) -> Option<Doing> {
+        let position = Position::asleep_within(looks, self.syscall.as_ref()?).ok()?;
         Some(position.doing)
     }
 

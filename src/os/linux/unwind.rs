@@ -1,10 +1,14 @@
 //! From registers and a copy of a stack to return addresses.
 
+use std::ops::Range;
+use std::sync::Arc;
+
 use framehop::{
     CacheNative, ExplicitModuleSectionInfo, FrameAddress, MayAllocateDuringUnwind,
     UnwindRegsNative, Unwinder as _, UnwinderNative,
 };
 
+use crate::os::platform::calls::{self, Call};
 use crate::os::platform::modules::{self, Generation, Module};
 
 /// Deeper stacks are cut.
@@ -12,8 +16,11 @@ const MAX_FRAMES: usize = 512;
 /// Stands for a frame pointer that is not known. Not 0, which framehop 0.16 takes
 /// for the end of the stack (`x86_64/unwind_rule.rs`); reading it must fail.
 const UNKNOWN: u64 = 8;
-/// How far above the stack pointer an unknown frame pointer is looked for.
-const SEARCH: u64 = 4096;
+/// How far above the stack pointer an unknown frame pointer is looked for, where
+/// the call before the return address proves it.
+const SEARCH: u64 = 256 * 1024;
+/// The same where it proves nothing.
+const SHORT_SEARCH: u64 = 4096;
 
 /// A copy of a piece of a stack. It stays in memory and is never printed.
 #[derive(Default)]
@@ -57,11 +64,20 @@ pub(crate) enum Proof {
     ThreadStart,
 }
 
+/// How far unwinding has come.
+#[derive(Clone, Debug)]
+struct Walk {
+    addresses: Vec<u64>,
+    at: FrameAddress,
+    regs: UnwindRegsNative,
+    fp_known: bool,
+}
+
 /// Unwinds copies of stacks of this process; refreshes its tables as libraries come and go.
 pub(crate) struct Unwinder {
     generation: Option<Generation>,
     modules: Vec<Module>,
-    inner: UnwinderNative<Vec<u8>, MayAllocateDuringUnwind>,
+    inner: UnwinderNative<Arc<[u8]>, MayAllocateDuringUnwind>,
     cache: CacheNative<MayAllocateDuringUnwind>,
 }
 
@@ -90,8 +106,8 @@ impl Unwinder {
         self.inner = UnwinderNative::new();
         self.cache = CacheNative::new();
         self.modules = modules;
-        for module in &mut self.modules {
-            let Some(tables) = module.tables.take() else {
+        for module in &self.modules {
+            let Some(tables) = module.tables.clone() else {
                 continue;
             };
             let in_file = |start: u64, length: usize| {
@@ -130,76 +146,118 @@ impl Unwinder {
         stack: &StackCopy,
         proof: Proof,
     ) -> Option<Vec<u64>> {
-        let regs = native(&from);
-        let address = FrameAddress::from_instruction_pointer(from.pc);
-        self.walk(address, regs, from.fp.is_some(), stack, proof)
+        let walk = Walk {
+            addresses: vec![from.pc],
+            at: FrameAddress::from_instruction_pointer(from.pc),
+            regs: native(&from),
+            fp_known: from.fp.is_some(),
+        };
+        self.walk(walk, stack, proof)
     }
 
-    fn walk(
-        &mut self,
-        mut address: FrameAddress,
-        mut regs: UnwindRegsNative,
-        fp_known: bool,
-        stack: &StackCopy,
-        proof: Proof,
-    ) -> Option<Vec<u64>> {
-        let mut addresses = vec![address.address()];
+    fn walk(&mut self, mut walk: Walk, stack: &StackCopy, proof: Proof) -> Option<Vec<u64>> {
         let mut proven = false;
-        while addresses.len() < MAX_FRAMES {
-            let before = regs;
+        while walk.addresses.len() < MAX_FRAMES {
+            let before = walk.regs;
             let mut read = |address| stack.read(address);
             let next = self
                 .inner
-                .unwind_frame(address, &mut regs, &mut self.cache, &mut read);
+                .unwind_frame(walk.at, &mut walk.regs, &mut self.cache, &mut read);
             match next {
                 Ok(Some(next)) => {
                     if let Proof::Anchor(anchor) = proof {
-                        proven |= before.sp() <= anchor && anchor < regs.sp();
+                        proven |= before.sp() <= anchor && anchor < walk.regs.sp();
                     }
-                    addresses.push(next);
-                    address = FrameAddress::from_return_address(next)?;
+                    walk.addresses.push(next);
+                    walk.at = FrameAddress::from_return_address(next)?;
                 }
                 Ok(None) => {
-                    proven |= matches!(proof, Proof::ThreadStart) && self.ends_in_libc(&addresses);
+                    proven |=
+                        matches!(proof, Proof::ThreadStart) && self.ends_in_libc(&walk.addresses);
                     break;
                 }
-                Err(_) if !fp_known && frame_pointer(&before) == UNKNOWN && !proven => {
-                    let rest = self.with_found_frame_pointer(address, before, stack, proof)?;
-                    addresses.extend(rest.into_iter().skip(1));
-                    return Some(addresses);
+                Err(_) if !walk.fp_known && frame_pointer(&before) == UNKNOWN && !proven => {
+                    walk.regs = before;
+                    return self.with_found_frame_pointer(&walk, stack, proof);
                 }
                 Err(_) => break,
             }
         }
-        proven.then_some(addresses)
+        proven.then_some(walk.addresses)
     }
 
     /// Goes on from a frame that needs the frame pointer, which nobody tells.
     ///
     /// It points at a word on the stack with a return address above. Each such
-    /// word is tried, the nearest first, and taken only if the call before the
-    /// return address exists and all that follows proves itself.
+    /// word is tried, the nearest first, and taken only if all that follows
+    /// proves itself. That is not enough: below live frames lie the remains of
+    /// dead ones, whose callers are alive. So the return address must follow a
+    /// call of this very function; a call by pointer, which can be of any, is
+    /// believed only if there is no such.
     fn with_found_frame_pointer(
         &mut self,
-        address: FrameAddress,
-        regs: UnwindRegsNative,
+        walk: &Walk,
         stack: &StackCopy,
         proof: Proof,
     ) -> Option<Vec<u64>> {
-        let from = regs.sp().next_multiple_of(16);
-        (from..from.saturating_add(SEARCH))
-            .step_by(16)
-            .find_map(|candidate| {
-                // What the word itself holds says nothing: functions without
-                // frame pointers use the register for anything.
-                let back = stack.read(candidate + 8).ok()?;
-                if !self.is_code(back) {
-                    return None;
+        let function = self.function_at(walk.at.address_for_lookup())?.start;
+        let from = walk.regs.sp().next_multiple_of(16);
+        let mut by_pointer = Vec::new();
+        for candidate in (from..from.saturating_add(SEARCH)).step_by(16) {
+            // What the word itself holds says nothing: functions without frame
+            // pointers use the register for anything.
+            let Ok(back) = stack.read(candidate + 8) else {
+                break;
+            };
+            if !self.is_code(back) {
+                continue;
+            }
+            match calls::before(back) {
+                Some(Call::To(target)) if self.leads_to(target, function) => {}
+                Some(Call::Somewhere) if candidate < from + SHORT_SEARCH => {
+                    by_pointer.push(candidate);
+                    continue;
                 }
-                let mut regs = regs;
-                set_frame_pointer(&mut regs, candidate);
-                self.walk(address, regs, true, stack, proof)
-            })
+                _ => continue,
+            }
+            if let found @ Some(_) = self.with(candidate, walk, stack, proof) {
+                return found;
+            }
+        }
+        by_pointer
+            .into_iter()
+            .find_map(|candidate| self.with(candidate, walk, stack, proof))
+    }
+
+    fn with(
+        &mut self,
+        frame_pointer: u64,
+        walk: &Walk,
+        stack: &StackCopy,
+        proof: Proof,
+    ) -> Option<Vec<u64>> {
+        let mut walk = walk.clone();
+        set_frame_pointer(&mut walk.regs, frame_pointer);
+        walk.fp_known = true;
+        self.walk(walk, stack, proof)
+    }
+
+    /// Whether a call of `target` can have become one of `function`.
+    fn leads_to(&self, target: u64, function: u64) -> bool {
+        target == function
+            || calls::through_stub(target) == Some(function)
+            || self
+                .function_at(target)
+                .is_some_and(|code| code.start == target && calls::jumps_to(code, function))
+    }
+
+    fn function_at(&self, address: u64) -> Option<Range<u64>> {
+        self.modules
+            .iter()
+            .find(|module| module.range.contains(&address))?
+            .tables
+            .as_ref()?
+            .function_at(address)
     }
 
     /// Whether a stack ends where threads begin: in libc's `clone`, or one
