@@ -69,8 +69,8 @@ pub(crate) enum Miss {
     Moved,
     /// It could not be unwound to where it must lead.
     Unproven,
-    /// The handler did not run in time.
-    Timeout,
+    /// The handler has not run yet; it may still.
+    Late,
     /// Another watchdog was capturing.
     Busy,
     /// The system hides it.
@@ -107,7 +107,7 @@ impl fmt::Display for Miss {
             Miss::Gone => "the thread is gone",
             Miss::Moved => "the thread has moved on",
             Miss::Unproven => "the stack could not be unwound",
-            Miss::Timeout => "the thread did not answer",
+            Miss::Late => "the thread did not answer",
             Miss::Busy => "another capture was under way",
             Miss::NotPermitted => "the system does not permit it",
             Miss::HandlerTaken => "the program handles the signal itself",

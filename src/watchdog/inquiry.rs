@@ -114,6 +114,10 @@ impl Inquiry {
         if told.phase != Phase::Ended {
             open.tries_left = TRIES;
             stack_coming = self.look(&mut open, observer, seen);
+        } else if let Some(capturer) = &mut self.capturer
+            && let Some(addresses) = observer.last_words(capturer, told)
+        {
+            stack_coming = self.explain(told.id, addresses);
         }
         let cause = cause::judge(&Evidence {
             shares: told.shares,
@@ -181,6 +185,10 @@ impl Inquiry {
         if miss.is_lasting() {
             open.tries_left = 0;
             *lock(&self.shared.no_stacks) = Some(miss.to_string());
+        }
+        if miss == Miss::Late {
+            // Asking again is looking whether it has answered.
+            open.tries_left += 1;
         }
         if open.tries_left == 0 {
             self.shared.stack_misses.fetch_add(1, Relaxed);

@@ -161,6 +161,17 @@ impl Observer {
         Some(capturer.capture(tid, target.anchor, looks, &target.still))
     }
 
+    /// The stack that the thread of a stall that is over has left behind.
+    pub(crate) fn last_words(&self, capturer: &mut Capturer, told: &Told) -> Option<Vec<u64>> {
+        let number = match (told.poll, told.unit) {
+            (Some(poll), _) => poll.thread,
+            (None, Unit::Worker(worker)) => self.thread_of(worker)?,
+            (None, Unit::Thread(_)) => return None,
+        };
+        let tid = registry().thread(number)?.tid()?;
+        capturer.last_words(tid, told.culprit.map(|culprit| culprit.anchor))
+    }
+
     /// The thread that a stall holds up.
     fn target(&self, told: &Told, seen: &Observation) -> Option<Target<'_>> {
         match (told.poll, told.unit) {

@@ -53,6 +53,10 @@ impl Capturer {
         Err(Miss::NotSupported)
     }
 
+    pub(crate) const fn last_words(&self, _tid: i32, _anchor: Option<u64>) -> Option<Vec<u64>> {
+        None
+    }
+
     pub(crate) fn modules(&self) -> Vec<ModuleFile> {
         Vec::new()
     }

@@ -6,7 +6,7 @@
 use std::fs::File;
 
 use crate::os::platform::position::Position;
-use crate::os::platform::signal::{self, NoCopy};
+use crate::os::platform::signal::{self, Answer, NoCopy, Request};
 use crate::os::platform::unwind::{Proof, Registers, StackCopy, Unwinder};
 use crate::os::{Captured, Doing, Miss, ModuleFile, SignalUse};
 
@@ -29,6 +29,8 @@ pub(crate) struct Capturer {
     signals: SignalUse,
     unwinder: Unwinder,
     stack: StackCopy,
+    /// A request that was not answered in time, and the thread it was made to.
+    late: Option<(i32, Request)>,
 }
 
 impl Capturer {
@@ -37,6 +39,7 @@ impl Capturer {
             signals,
             unwinder: Unwinder::new(),
             stack: StackCopy::default(),
+            late: None,
         }
     }
 
@@ -97,30 +100,43 @@ impl Capturer {
         still: &dyn Fn() -> bool,
     ) -> Result<Vec<u64>, Miss> {
         self.unwinder.refresh();
-        let registers = match position.at {
-            None => self.copy_running(tid, anchor, still)?,
-            Some((pc, sp)) => {
-                self.copy_blocked(sp, anchor)?;
-                // One that has moved meanwhile was copied torn. One that runs may
-                // still be in the same call, and will be seen asleep in it again.
-                if Position::asleep_within(CONFIRMING_LOOKS, file)? != position {
-                    return Err(Miss::Moved);
-                }
-                Registers {
-                    pc,
-                    sp,
-                    fp: None,
-                    lr: 0,
-                }
-            }
+        let Some((pc, sp)) = position.at else {
+            return self.stack_of_running(tid, anchor, still);
         };
-        if !still() {
+        self.copy_blocked(sp, anchor)?;
+        // One that has moved meanwhile was copied torn. One that runs may still
+        // be in the same call, and will be seen asleep in it again.
+        if Position::asleep_within(CONFIRMING_LOOKS, file)? != position || !still() {
             return Err(Miss::Moved);
         }
+        let registers = Registers {
+            pc,
+            sp,
+            fp: None,
+            lr: 0,
+        };
+        self.unwind(registers, anchor)
+    }
+
+    fn unwind(&mut self, from: Registers, anchor: Option<u64>) -> Result<Vec<u64>, Miss> {
         let proof = anchor.map_or(Proof::ThreadStart, Proof::Anchor);
-        let addresses = self.unwinder.unwind(registers, &self.stack, proof);
+        let addresses = self.unwinder.unwind(from, &self.stack, proof);
         self.stack.bytes.clear();
         addresses.ok_or(Miss::Unproven)
+    }
+
+    /// The stack that a thread has left after [`Miss::Late`]; to be asked for when
+    /// what it was captured for is over, because none comes for it afterwards.
+    pub(crate) fn last_words(&mut self, tid: i32, anchor: Option<u64>) -> Option<Vec<u64>> {
+        let (_, request) = self.late.take_if(|(late, _)| *late == tid)?;
+        match signal::pick_up(request, &mut self.stack) {
+            Answer::Copied(registers) => self.unwind(registers, anchor).ok(),
+            Answer::Late(_) => {
+                signal::give_up(request);
+                None
+            }
+            Answer::Lost => None,
+        }
     }
 
     fn copy_blocked(&mut self, sp: u64, anchor: Option<u64>) -> Result<(), Miss> {
@@ -145,24 +161,51 @@ impl Capturer {
         Ok(())
     }
 
-    fn copy_running(
+    fn stack_of_running(
         &mut self,
         tid: i32,
         anchor: Option<u64>,
         still: &dyn Fn() -> bool,
-    ) -> Result<Registers, Miss> {
+    ) -> Result<Vec<u64>, Miss> {
         let SignalUse::Signal(signal) = self.signals else {
             return Err(Miss::SignalsOff);
         };
+        if let Some((_, request)) = self.late.take_if(|(late, _)| *late == tid) {
+            match signal::pick_up(request, &mut self.stack) {
+                // Right, whatever the thread does by now: see `Answer::Late`.
+                Answer::Copied(registers) => return self.unwind(registers, anchor),
+                Answer::Late(_) => {
+                    self.late = Some((tid, request));
+                    return Err(Miss::Late);
+                }
+                Answer::Lost => {}
+            }
+        }
         if !still() {
             return Err(Miss::Moved);
         }
+        let answer = self.ask(signal, tid, anchor)?;
+        match (answer, still()) {
+            (Answer::Copied(registers), true) => self.unwind(registers, anchor),
+            // By now a thread that runs code of its own would have answered.
+            (Answer::Late(request), true) => {
+                self.late = Some((tid, request));
+                Err(Miss::Late)
+            }
+            (Answer::Late(request), false) => {
+                signal::give_up(request);
+                Err(Miss::Moved)
+            }
+            (Answer::Copied(_) | Answer::Lost, _) => Err(Miss::Moved),
+        }
+    }
+
+    fn ask(&mut self, signal: i32, tid: i32, anchor: Option<u64>) -> Result<Answer, Miss> {
         let up_to = anchor.map(|anchor| anchor + BEYOND_ANCHOR);
         signal::copy_of(signal, tid, up_to, &mut self.stack).map_err(|error| match error {
             NoCopy::Busy => Miss::Busy,
             NoCopy::HandlerTaken => Miss::HandlerTaken,
             NoCopy::NotPermitted => Miss::NotPermitted,
-            NoCopy::Timeout => Miss::Timeout,
         })
     }
 

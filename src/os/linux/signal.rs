@@ -4,7 +4,8 @@
 //! `generation << 2 | step`, where the step goes from idle to REQUESTED by the
 //! asker, to CLAIMED by the handler, to DONE by the handler; the asker takes a
 //! request back by a compare-exchange, which fails once it is claimed. So a
-//! signal that is delivered late finds no request of its generation.
+//! signal that is delivered late finds no request of its generation, unless it
+//! was left open on purpose, see [`Answer::Late`].
 
 use std::ffi::{c_int, c_void};
 use std::sync::Mutex;
@@ -16,9 +17,8 @@ use crate::os::platform::unwind::{Registers, StackCopy};
 
 /// The most that is copied of a stack.
 const BUFFER: usize = 256 * 1024;
-/// How long the handler may take to begin; a thread that waits for a CPU longer
-/// is asked again later.
-pub(crate) const PATIENCE: Duration = Duration::from_millis(5);
+/// How long the handler is waited for.
+const PATIENCE: Duration = Duration::from_millis(5);
 /// How long the asker gives way before it sleeps: the handler takes microseconds.
 const GIVES_WAY: Duration = Duration::from_micros(50);
 const NAP: Duration = Duration::from_micros(100);
@@ -48,25 +48,41 @@ pub(crate) enum NoCopy {
     /// The program has a handler of its own for this signal.
     HandlerTaken,
     NotPermitted,
-    Timeout,
 }
+
+/// What comes of a request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Answer {
+    Copied(Registers),
+    /// The thread is at work in the kernel, or waits for a CPU: its handler has
+    /// not run, and will before the thread does anything else. So what it will
+    /// copy is where the thread is now.
+    Late(Request),
+    /// Another request has been made since.
+    Lost,
+}
+
+/// One request, by its generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Request(u64);
 
 /// Asks a thread for a copy of its stack from its stack pointer on.
 ///
 /// Takes some 10 us, of which the thread is held up for a few; waits 5 ms at
-/// most. `wanted` tells, from the stack pointer, how many bytes to copy.
+/// most. `up_to` bounds what is copied.
 pub(crate) fn copy_of(
     signal: c_int,
     tid: i32,
     up_to: Option<u64>,
     into: &mut StackCopy,
-) -> Result<Registers, NoCopy> {
+) -> Result<Answer, NoCopy> {
     let mut generation = ASKER.try_lock().map_err(|_| NoCopy::Busy)?;
     install(signal)?;
     if STACK.load(Relaxed).is_null() {
         let buffer: &'static mut [u8] = Box::leak(vec![0; BUFFER].into_boxed_slice());
         STACK.store(buffer.as_mut_ptr(), Release);
     }
+    take_back(*generation);
     *generation += 1;
     let generation = *generation;
     TARGET.store(tid, Relaxed);
@@ -81,41 +97,74 @@ pub(crate) fn copy_of(
         STATE.store(0, Release);
         return Err(NoCopy::NotPermitted);
     }
-    wait(generation)?;
+    Ok(wait(generation, into))
+}
+
+/// Looks for the answer to a request that was late.
+pub(crate) fn pick_up(Request(generation): Request, into: &mut StackCopy) -> Answer {
+    // Whoever holds it is making another request.
+    let Ok(last) = ASKER.try_lock() else {
+        return Answer::Lost;
+    };
+    if *last != generation {
+        return Answer::Lost;
+    }
+    // Acquire: pairs with the handler's last release.
+    if STATE.load(Acquire) == generation << 2 | DONE {
+        return Answer::Copied(copied(into));
+    }
+    Answer::Late(Request(generation))
+}
+
+/// Gives up a request that was late.
+pub(crate) fn give_up(Request(generation): Request) {
+    if let Ok(last) = ASKER.try_lock()
+        && *last == generation
+    {
+        take_back(generation);
+    }
+}
+
+/// Withdraws a request, or waits for the handler that is at work on it. To be
+/// called with the lock held.
+fn take_back(generation: u64) {
+    let requested = generation << 2 | REQUESTED;
+    let withdrawn = STATE.compare_exchange(requested, 0, AcqRel, Acquire);
+    // Claimed: the handler is at work on the buffer, and does not block.
+    while withdrawn.is_err() && STATE.load(Acquire) == generation << 2 | CLAIMED {
+        std::thread::yield_now();
+    }
+}
+
+/// To be called with the lock held, after the handler is done.
+fn copied(into: &mut StackCopy) -> Registers {
     let length = COPIED.load(Relaxed).min(BUFFER);
     // SAFETY: the buffer was leaked with this length; the handler that wrote it
-    // is done (acquire in `wait`), and none writes it before the next request,
-    // which needs the lock held here.
+    // is done (seen with acquire by the caller), and none writes it before the
+    // next request, which needs the lock.
     let copied = unsafe { std::slice::from_raw_parts(STACK.load(Relaxed), length) };
     into.bytes.clear();
     into.bytes.extend_from_slice(copied);
     into.start = SP.load(Relaxed);
     STATE.store(0, Release);
-    Ok(Registers {
+    Registers {
         pc: PC.load(Relaxed),
         sp: SP.load(Relaxed),
         fp: Some(FP.load(Relaxed)),
         lr: LR.load(Relaxed),
-    })
+    }
 }
 
-fn wait(generation: u64) -> Result<(), NoCopy> {
+fn wait(generation: u64, into: &mut StackCopy) -> Answer {
     let start = Instant::now();
     loop {
         // Acquire: pairs with the handler's last release.
         if STATE.load(Acquire) == generation << 2 | DONE {
-            return Ok(());
+            return Answer::Copied(copied(into));
         }
         let waited = start.elapsed();
         if waited > PATIENCE {
-            let requested = generation << 2 | REQUESTED;
-            if STATE
-                .compare_exchange(requested, 0, AcqRel, Acquire)
-                .is_ok()
-            {
-                return Err(NoCopy::Timeout);
-            }
-            // Claimed: the handler is at work on the buffer, and does not block.
+            return Answer::Late(Request(generation));
         }
         if waited < GIVES_WAY {
             std::thread::yield_now();
