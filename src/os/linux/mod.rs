@@ -4,9 +4,13 @@
 
 mod calls;
 mod capture;
+#[cfg(test)]
+mod cost;
 mod modules;
 mod position;
 mod signal;
+#[cfg(test)]
+mod storm;
 mod syscalls;
 mod thread;
 mod unwind;
