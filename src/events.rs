@@ -84,6 +84,18 @@ impl Emitter {
         });
     }
 
+    /// Tells why there are no stacks.
+    pub(crate) fn emit_no_stacks(&self, reason: &str) {
+        self.within(|| {
+            tracing::event!(
+                target: "stallscope",
+                tracing::Level::INFO,
+                reason,
+                "no stacks of some or all stuck threads: {reason}"
+            );
+        });
+    }
+
     fn within(&self, f: impl FnOnce()) {
         match &self.0 {
             Some(dispatch) => tracing::dispatcher::with_default(dispatch, f),

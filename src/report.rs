@@ -353,6 +353,9 @@ impl fmt::Display for Report {
                 self.forgotten
             )?;
         }
+        if let Some(reason) = self.health.no_stacks() {
+            write!(f, "\n  some stacks are missing: {reason}")?;
+        }
         Ok(())
     }
 }

@@ -41,6 +41,8 @@ pub(crate) enum Message {
     Event(Box<Untold>),
     /// One that an event was sent to wait for.
     Stack(StallId, Arc<Stack>),
+    /// Why there are none.
+    NoStacks(String),
 }
 
 /// An event, and the span it belongs to.
@@ -158,6 +160,9 @@ impl Teller {
             match message {
                 Ok(Message::Event(untold)) => self.hear(*untold),
                 Ok(Message::Stack(id, stack)) => self.explained.arrived(id, stack),
+                Ok(Message::NoStacks(reason)) => {
+                    self.emit(|emitter| emitter.emit_no_stacks(&reason));
+                }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
@@ -216,13 +221,14 @@ impl Teller {
             .suppressed
             .store(self.limit.suppressed(), Relaxed);
         if let Verdict::Tell { suppressed } = verdict {
-            let emitter = &self.emitter;
-            // A subscriber's panic must not end the telling either.
-            let told = catch_unwind(AssertUnwindSafe(|| {
-                emitter.emit(&message.event, message.span, suppressed);
-            }));
-            self.count_panic(told.is_err());
+            self.emit(|emitter| emitter.emit(&message.event, message.span, suppressed));
         }
+    }
+
+    /// A subscriber's panic must not end the telling either.
+    fn emit(&self, emit: impl FnOnce(&Emitter)) {
+        let emitted = catch_unwind(AssertUnwindSafe(|| emit(&self.emitter)));
+        self.count_panic(emitted.is_err());
     }
 
     fn call_back(&self, event: &StallEvent) {
@@ -245,10 +251,7 @@ impl Teller {
 
     fn close(&self) {
         for (culprit, suppressed) in self.limit.untold() {
-            let emitted = catch_unwind(AssertUnwindSafe(|| {
-                self.emitter.emit_untold(culprit, suppressed);
-            }));
-            self.count_panic(emitted.is_err());
+            self.emit(|emitter| emitter.emit_untold(culprit, suppressed));
         }
     }
 }

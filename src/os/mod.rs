@@ -23,7 +23,9 @@ mod platform;
 #[path = "fallback/mod.rs"]
 mod platform;
 
-pub(crate) use platform::{Capturer, DEFAULT_SIGNAL, ThreadProbe, syscall_name, thread_id};
+pub(crate) use platform::{
+    Capturer, DEFAULT_SIGNAL, ThreadProbe, is_usable_signal, syscall_name, thread_id,
+};
 
 /// Whether running threads may be sent a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 use crate::error::Error;
-use crate::os::{DEFAULT_SIGNAL, SignalUse};
+use crate::os::{self, DEFAULT_SIGNAL, SignalUse};
 use crate::registry::Timing;
 use crate::severity::Thresholds;
 use crate::stall::StallEvent;
@@ -193,6 +193,14 @@ impl Builder {
                 "set it to about half the lowest threshold",
             ));
         }
+        if let Some(signal) = self.signal.filter(|signal| !os::is_usable_signal(*signal)) {
+            return Err(Error::config(
+                "signal",
+                format!("is {signal}, which no program can use for this"),
+                "leave the default, or set it to one of SIGURG, SIGWINCH, SIGUSR1, \
+                 SIGUSR2 or a real-time signal, or to `None`",
+            ));
+        }
         match self.lag_period {
             Some(period) if period < Duration::from_millis(1) => Err(Error::config(
                 "lag_period",
@@ -229,6 +237,14 @@ mod tests {
             ..Thresholds::default()
         }));
         assert!(text.contains("thresholds.medium"), "{text}");
+        #[cfg(target_os = "linux")]
+        for signal in [0, 9, 11, 19, 65, -1] {
+            let text = problem(builder().signal(Some(signal)));
+            assert!(
+                text.contains("`signal`") && text.contains("SIGURG"),
+                "{text}"
+            );
+        }
         let text = problem(builder().lag_period(Some(Duration::ZERO)));
         assert!(
             text.contains("`lag_period`") && text.contains("None"),

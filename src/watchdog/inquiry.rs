@@ -11,6 +11,7 @@ use crate::explain::{Explainer, Job};
 use crate::os::{Captured, Capturer, Doing, Miss};
 use crate::registry::lock;
 use crate::stall::{Cause, Phase, StallId};
+use crate::teller::{Message, Queue};
 use crate::watchdog::Shared;
 use crate::watchdog::observe::Observer;
 
@@ -58,6 +59,7 @@ pub(crate) struct Inquiry {
     /// `None` where stacks are switched off.
     capturer: Option<Capturer>,
     explainer: Explainer,
+    queue: Queue,
     open: HashMap<u64, Open>,
     /// Spent on captures since last asked for.
     spent_ns: u64,
@@ -77,12 +79,14 @@ impl Inquiry {
         shared: Arc<Shared>,
         capturer: Option<Capturer>,
         explainer: Explainer,
+        queue: Queue,
     ) -> Self {
         Inquiry {
             clock,
             shared,
             capturer,
             explainer,
+            queue,
             open: HashMap::new(),
             spent_ns: 0,
         }
@@ -184,7 +188,7 @@ impl Inquiry {
         };
         if miss.is_lasting() {
             open.tries_left = 0;
-            *lock(&self.shared.no_stacks) = Some(miss.to_string());
+            self.note_no_stacks(miss);
         }
         if miss == Miss::Late {
             // Asking again is looking whether it has answered.
@@ -194,6 +198,15 @@ impl Inquiry {
             self.shared.stack_misses.fetch_add(1, Relaxed);
         }
         false
+    }
+
+    /// Says so once, unless it is what the user asked for.
+    fn note_no_stacks(&self, miss: Miss) {
+        let mut no_stacks = lock(&self.shared.no_stacks);
+        if no_stacks.is_none() && miss != Miss::SignalsOff {
+            self.queue.send(Message::NoStacks(miss.to_string()));
+        }
+        *no_stacks = Some(miss.to_string());
     }
 
     /// Hands a stack on; false if it will not be symbolized.

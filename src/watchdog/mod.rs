@@ -171,8 +171,14 @@ impl Watchdog {
             shared: Arc::clone(&shared),
             observer: Observer::new(clock, Runtime::new(handle, gone.clone())),
             detector: Detector::new(settings.thresholds, clock.now_ns()),
+            inquiry: Inquiry::new(
+                clock,
+                Arc::clone(&shared),
+                capturer,
+                explainer,
+                queue.clone(),
+            ),
             queue,
-            inquiry: Inquiry::new(clock, Arc::clone(&shared), capturer, explainer),
         };
         let thread = std::thread::Builder::new()
             .name(THREAD_NAME.to_owned())

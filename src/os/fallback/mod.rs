@@ -14,6 +14,11 @@ pub(crate) const fn syscall_name(_number: i64) -> Option<&'static str> {
     None
 }
 
+/// None is ever sent.
+pub(crate) const fn is_usable_signal(_signal: i32) -> bool {
+    true
+}
+
 #[derive(Debug)]
 pub(crate) struct ThreadProbe(std::convert::Infallible);
 
