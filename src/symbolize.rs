@@ -14,6 +14,8 @@ use crate::stall::Frame;
 
 /// How many addresses are remembered.
 const MAX_CACHED: usize = 4096;
+/// How far back a line is looked for.
+const MAX_BACK: u64 = 32;
 
 /// Symbolizes addresses of this process.
 #[derive(Default)]
@@ -89,13 +91,29 @@ impl Symbolizer {
             .or_insert_with(|| Loader::new(&module.path).ok());
         let mut found = loader
             .as_ref()
-            .map(|loader| frames_at(loader, relative, &bare))
+            .map(|loader| frames_near(loader, relative, &bare))
             .unwrap_or_default();
         if found.is_empty() {
             found.push(bare);
         }
         found
     }
+}
+
+/// Some instructions, like the jump back in a loop, belong to no line: the one
+/// before them of the same function does.
+fn frames_near(loader: &Loader, relative: u64, bare: &Frame) -> Vec<Frame> {
+    let found = frames_at(loader, relative, bare);
+    let Some(innermost) = found.first().filter(|frame| frame.line.is_none()) else {
+        return found;
+    };
+    (1..=MAX_BACK)
+        .map(|back| frames_at(loader, relative.saturating_sub(back), bare))
+        .find(|near| {
+            near.iter()
+                .any(|frame| frame.function == innermost.function && frame.line.is_some())
+        })
+        .unwrap_or(found)
 }
 
 fn frames_at(loader: &Loader, relative: u64, bare: &Frame) -> Vec<Frame> {
