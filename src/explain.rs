@@ -21,6 +21,8 @@ pub(crate) struct Job {
     pub(crate) id: StallId,
     pub(crate) addresses: Vec<u64>,
     pub(crate) modules: Vec<ModuleFile>,
+    /// Not proven to be the stack of the worker, only that of its thread.
+    pub(crate) of_turn: bool,
 }
 
 /// The queue to the thread, which ends when this is dropped.
@@ -36,9 +38,10 @@ impl Explainer {
     }
 }
 
-/// Starts the thread; `explained` is called with each stack.
+/// Starts the thread; `explained` is called with each stack, or with
+/// none where it turns out to be of something else.
 pub(crate) fn start(
-    explained: impl Fn(StallId, Stack) + Send + 'static,
+    explained: impl Fn(StallId, Option<Stack>) + Send + 'static,
 ) -> Result<Explainer, Error> {
     let (sender, receiver) = sync_channel(QUEUE);
     std::thread::Builder::new()
@@ -48,7 +51,7 @@ pub(crate) fn start(
     Ok(Explainer { sender })
 }
 
-fn run(jobs: &Receiver<Job>, explained: impl Fn(StallId, Stack)) {
+fn run(jobs: &Receiver<Job>, explained: impl Fn(StallId, Option<Stack>)) {
     let mut symbolizer = Symbolizer::default();
     let mut loaded = false;
     loop {
@@ -62,11 +65,13 @@ fn run(jobs: &Receiver<Job>, explained: impl Fn(StallId, Stack)) {
                 let frames = symbolizer.symbolize(&job.addresses, job.modules);
                 loaded = true;
                 let trimmed = trim::trim(&frames);
-                let stack = Stack {
+                // Its thread may have handed the worker on.
+                let elsewhere = job.of_turn && trim::passes_block_in_place(&frames);
+                let stack = (!elsewhere).then_some(Stack {
                     frames,
                     culprit: trimmed.culprit,
                     leaf: trimmed.leaf,
-                };
+                });
                 explained(job.id, stack);
             }
             Err(RecvTimeoutError::Timeout) => {

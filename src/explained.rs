@@ -26,10 +26,10 @@ impl Explained {
     }
 
     /// It has been.
-    pub(crate) fn arrived(&mut self, id: StallId, stack: Arc<Stack>) {
+    pub(crate) fn arrived(&mut self, id: StallId, stack: Option<Arc<Stack>>) {
         let of_stall = self.of(id);
         of_stall.coming -= 1;
-        of_stall.latest = Some(stack);
+        of_stall.latest = stack.or(of_stall.latest.take());
     }
 
     fn of(&mut self, id: StallId) -> &mut OfStall {
@@ -67,10 +67,10 @@ mod tests {
         assert!(!explained.is_coming(id));
         explained.coming(id);
         explained.coming(id);
-        explained.arrived(id, Arc::default());
+        explained.arrived(id, Some(Arc::default()));
         assert!(explained.is_coming(id));
         assert!(explained.stack(id).is_some());
-        explained.arrived(id, Arc::default());
+        explained.arrived(id, Some(Arc::default()));
         assert!(!explained.is_coming(id));
         explained.forget(id);
         assert!(explained.stack(id).is_none());
@@ -79,7 +79,7 @@ mod tests {
     #[test]
     fn a_stack_may_overtake_its_event() {
         let mut explained = Explained::default();
-        explained.arrived(StallId(7), Arc::default());
+        explained.arrived(StallId(7), Some(Arc::default()));
         explained.coming(StallId(7));
         assert!(!explained.is_coming(StallId(7)));
         assert!(explained.stack(StallId(7)).is_some());

@@ -27,6 +27,7 @@
 //! |---|---|
 //! | a future's polls are published and timed | [`WatchExt::watched`], [`spawn`], [`spawn_named`] |
 //! | a runtime is watched | [`Watchdog`], [`Builder`], [`PollTiming`] |
+//! | a runtime's threads are known from the start | [`Builder::install`], [`hooks`] |
 //! | what is told | [`StallEvent`], [`Stall`], [`Severity`], [`Thresholds`] |
 //! | what is summed up | [`Report`], [`Health`], [`Summary`] |
 //!
@@ -42,6 +43,7 @@ mod explain;
 mod explained;
 mod health;
 mod histogram;
+pub mod hooks;
 mod ledger;
 mod limit;
 mod local;

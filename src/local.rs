@@ -55,7 +55,7 @@ pub(crate) fn place_here() -> Place {
 /// Makes this thread known as what it is at the moment.
 pub(crate) fn announce() {
     if let Some(thread) = this_thread() {
-        thread.set_place(place_here());
+        registry().claim(thread, place_here());
     }
 }
 
@@ -128,6 +128,23 @@ mod tests {
         });
         assert_eq!((root.runtime, root.worker), (expected, None));
         assert_eq!((worker.runtime, worker.worker), (expected, Some(0)));
+    }
+
+    #[test]
+    fn of_two_threads_that_claim_a_worker_the_later_has_it() {
+        let place = Place {
+            runtime: RuntimeId(u32::MAX),
+            worker: Some(7),
+        };
+        let first = this_thread().unwrap();
+        registry().claim(first, place);
+        assert_eq!(first.place(), place.pack());
+        std::thread::scope(|scope| {
+            scope.spawn(|| registry().claim(this_thread().unwrap(), place));
+        });
+        assert_eq!(first.place(), Place::default().pack());
+        registry().claim(first, place);
+        assert_eq!(first.place(), place.pack());
     }
 
     #[test]

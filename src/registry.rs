@@ -367,6 +367,22 @@ impl Registry {
         threads.get(number).copied()
     }
 
+    /// Makes known what a thread is. A worker has one thread: whoever else has
+    /// claimed it has handed it on (`block_in_place`).
+    pub(crate) fn claim(&self, thread: &Thread, place: Place) {
+        if thread.place() == place.pack() {
+            return;
+        }
+        thread.set_place(place);
+        if place.worker.is_some() {
+            self.for_each_thread(|_, other| {
+                if !std::ptr::eq(thread, other) && other.place() == place.pack() {
+                    other.set_place(Place::default());
+                }
+            });
+        }
+    }
+
     /// Calls `f` with each thread that was ever enrolled and its stable number.
     pub(crate) fn for_each_thread(&self, mut f: impl FnMut(usize, &'static Thread)) {
         let threads = self.threads.read().unwrap_or_else(PoisonError::into_inner);

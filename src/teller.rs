@@ -40,7 +40,7 @@ pub(crate) type OnStall = Arc<dyn Fn(&StallEvent) + Send + Sync>;
 pub(crate) enum Message {
     Event(Box<Untold>),
     /// One that an event was sent to wait for.
-    Stack(StallId, Arc<Stack>),
+    Stack(StallId, Option<Arc<Stack>>),
     /// Why there are none.
     NoStacks(String),
 }

@@ -53,6 +53,15 @@ pub(crate) fn trim(frames: &[Frame]) -> Trimmed {
     Trimmed { culprit, leaf }
 }
 
+/// Whether the thread is in `block_in_place`, so no worker's any more.
+pub(crate) fn passes_block_in_place(frames: &[Frame]) -> bool {
+    frames.iter().any(|frame| {
+        let name = frame.function.as_deref().unwrap_or_default();
+        name.contains("block_in_place") && name.contains("tokio::")
+            || name.starts_with("block_in_place")
+    })
+}
+
 /// Whether the thread waits for a mutex or the like, and not for something else on a futex.
 pub(crate) fn waits_for_lock(frames: &[Frame]) -> bool {
     const LOCKS: [&str; 10] = [
@@ -191,6 +200,21 @@ mod tests {
             file: (!file.is_empty()).then(|| file.to_owned()),
             line: Some(1),
             ..Frame::default()
+        }
+    }
+
+    #[test]
+    fn block_in_place_is_found_by_its_names() {
+        let outer = "tokio::runtime::scheduler::multi_thread::worker::block_in_place";
+        for (name, passes) in [
+            (outer, true),
+            ("tokio::task::blocking::block_in_place", true),
+            // As line tables name an inlined one.
+            ("block_in_place<app::work::{closure#0}, ()>", true),
+            ("app::block_in_placebo", false),
+        ] {
+            let frames = [frame("sleep", ""), frame(name, "")];
+            assert_eq!(passes_block_in_place(&frames), passes, "{name}");
         }
     }
 

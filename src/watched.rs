@@ -164,7 +164,7 @@ impl Watching {
 #[cold]
 fn get_to_know(watch: &mut Watch, thread: &Thread) -> u64 {
     let place = local::place_here();
-    thread.set_place(place);
+    registry().claim(thread, place);
     if watch.runtime == RuntimeId::NEVER {
         watch.task = local::task_id();
         watch.span = tracing::Span::current().id().map_or(0, |id| id.into_u64());

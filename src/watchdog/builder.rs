@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 use crate::error::Error;
+use crate::hooks;
 use crate::os::{self, DEFAULT_SIGNAL, SignalUse};
 use crate::registry::Timing;
 use crate::severity::Thresholds;
@@ -45,7 +46,6 @@ impl PollTiming {
 
 /// Sets up a [`Watchdog`]; made by [`Watchdog::builder`].
 #[derive(Clone)]
-#[must_use = "a builder does nothing until it is started"]
 pub struct Builder {
     pub(crate) thresholds: Thresholds,
     pub(crate) tick: Option<Duration>,
@@ -143,6 +143,33 @@ impl Builder {
     /// counted in [`Health`](crate::Health).
     pub fn on_stall(mut self, callback: impl Fn(&StallEvent) + Send + Sync + 'static) -> Self {
         self.on_stall = Some(Arc::new(callback));
+        self
+    }
+
+    /// Sets hooks of a runtime that is about to be built, so that the threads of
+    /// its workers are known from the start; a watchdog is started with
+    /// [`start_on`](Builder::start_on) once it is built.
+    ///
+    /// Without them, threads become known as watched polls and the lag sampler
+    /// run on them, so one that is stuck before that has no stack and no cause.
+    ///
+    /// tokio keeps one callback of each kind: this replaces `on_thread_park` and
+    /// `on_thread_unpark`. To keep your own, call [`hooks`](crate::hooks) from
+    /// them instead.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    /// runtime.enable_all();
+    /// let watchdog = stallscope::Watchdog::builder().install(&mut runtime);
+    /// let runtime = runtime.build()?;
+    /// let watchdog = watchdog.start_on(runtime.handle())?;
+    /// # Ok(()) }
+    /// ```
+    pub fn install(self, runtime: &mut tokio::runtime::Builder) -> Self {
+        runtime
+            .on_thread_park(hooks::on_thread_park)
+            .on_thread_unpark(hooks::on_thread_unpark);
         self
     }
 

@@ -121,7 +121,7 @@ impl Inquiry {
         } else if let Some(capturer) = &mut self.capturer
             && let Some(addresses) = observer.last_words(capturer, told)
         {
-            stack_coming = self.explain(told.id, addresses);
+            stack_coming = self.explain(told, addresses);
         }
         let cause = cause::judge(&Evidence {
             shares: told.shares,
@@ -182,7 +182,7 @@ impl Inquiry {
         let miss = match stack {
             Ok(addresses) => {
                 open.tries_left = 0;
-                return self.explain(open.told.id, addresses);
+                return self.explain(&open.told, addresses);
             }
             Err(miss) => miss,
         };
@@ -210,10 +210,11 @@ impl Inquiry {
     }
 
     /// Hands a stack on; false if it will not be symbolized.
-    fn explain(&self, id: u64, addresses: Vec<u64>) -> bool {
+    fn explain(&self, told: &Told, addresses: Vec<u64>) -> bool {
         self.capturer.as_ref().is_some_and(|capturer| {
             self.explainer.send(Job {
-                id: StallId(id),
+                id: StallId(told.id),
+                of_turn: told.poll.is_none(),
                 addresses,
                 modules: capturer.modules(),
             })

@@ -156,8 +156,10 @@ impl Watchdog {
         let attached = Arc::clone(&shared);
         let stacks = queue.clone();
         let explainer = explain::start(move |id, stack| {
-            attached.ledger().attach(id, &stack);
-            stacks.send(Message::Stack(id, Arc::new(stack)));
+            if let Some(stack) = &stack {
+                attached.ledger().attach(id, stack);
+            }
+            stacks.send(Message::Stack(id, stack.map(Arc::new)));
         })?;
 
         let polls_before = registry().polls_by_label();
