@@ -4,9 +4,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
 use crate::error::Error;
-use crate::os::ModuleFile;
+use crate::os::{ModuleFile, Symbolizer};
 use crate::stall::{Stack, StallId};
-use crate::symbolize::Symbolizer;
 use crate::trim;
 
 const THREAD_NAME: &str = "stallscope-explain";

@@ -58,7 +58,6 @@ mod slot;
 #[cfg(test)]
 mod slot_tests;
 mod stall;
-mod symbolize;
 mod sync;
 mod teller;
 mod trim;

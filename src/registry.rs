@@ -118,7 +118,8 @@ impl Tag {
 pub(crate) struct Thread {
     pub(crate) slot: Slot,
     recorders: Box<[OnceLock<Box<Recorder>>]>,
-    /// [`Place`], packed; written by the thread itself.
+    /// [`Place`], packed; written by the thread itself, or by the one that has
+    /// taken its worker over.
     place: AtomicU64,
     /// The operating system's id; 0 where it is not known.
     tid: AtomicI32,

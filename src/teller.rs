@@ -43,6 +43,8 @@ pub(crate) enum Message {
     Stack(StallId, Option<Arc<Stack>>),
     /// Why there are none.
     NoStacks(String),
+    /// The last: what still waits for its stack waits no longer.
+    Stop,
 }
 
 /// An event, and the span it belongs to.
@@ -63,7 +65,8 @@ pub(crate) struct Telling {
     pub(crate) suppressed: AtomicU64,
 }
 
-/// The queue to the thread; the thread ends when all of these are dropped.
+/// The queue to the thread; the thread ends at [`Message::Stop`], or when all of
+/// these are dropped.
 #[derive(Clone, Debug)]
 pub(crate) struct Queue {
     sender: SyncSender<Message>,
@@ -164,7 +167,7 @@ impl Teller {
                     self.emit(|emitter| emitter.emit_no_stacks(&reason));
                 }
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
+                Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => break,
             }
             self.tell_ready(Instant::now());
         }

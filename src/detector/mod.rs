@@ -26,7 +26,9 @@ mod waiting;
 pub(crate) use observation::{
     FinishedSeen, Layer, Observation, PollId, PollSeen, Unit, WorkerSeen,
 };
-pub(crate) use waiting::{Shares, ThreadState, ThreadTimes};
+#[cfg_attr(not(target_os = "linux"), allow(unused_imports))]
+pub(crate) use waiting::ThreadState;
+pub(crate) use waiting::{Shares, ThreadTimes};
 
 use std::collections::HashSet;
 use std::time::Duration;

@@ -12,6 +12,7 @@ pub(crate) struct ThreadTimes {
 
 /// What a thread is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(target_os = "linux"), allow(dead_code))]
 pub(crate) enum ThreadState {
     /// Running on a CPU.
     OnCpu,

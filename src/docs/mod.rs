@@ -20,9 +20,16 @@ pub mod events {
     //! | `worker` | index of the worker that is held up |
     //! | `duration_ms` | how long it has lasted |
     //! | `cause` | why it does not return |
+    //! | `on_cpu_ms` | how long its thread is known to have computed |
+    //! | `off_cpu_ms` | how long it is known to have slept |
+    //! | `waiting_ms` | how long it is known to have waited for a CPU |
     //! | `culprit` | the innermost function of the user's code, with file and line |
     //! | `leaf` | what it called |
     //! | `suppressed` | stalls of this culprit that were not told before this one |
+    //!
+    //! A stall's whole stack is a DEBUG event of its own, with `stall_id` and `stack`.
+    //!
+    //! Where stacks cannot be had, one INFO event says so once, with `reason`.
     //!
     //! Of each culprit five stalls are told at once and one more a second; a HIGH
     //! or CRITICAL one always. What is kept back is counted: in `suppressed` of the

@@ -2,6 +2,9 @@
 //!
 //! Each platform has the same functions; where one cannot tell, it says so.
 
+// What only some platforms can tell or fail in.
+#![cfg_attr(not(target_os = "linux"), allow(dead_code))]
+
 use std::fmt;
 use std::io;
 use std::ops::Range;
@@ -24,7 +27,7 @@ mod platform;
 mod platform;
 
 pub(crate) use platform::{
-    Capturer, DEFAULT_SIGNAL, ThreadProbe, is_usable_signal, syscall_name, thread_id,
+    Capturer, DEFAULT_SIGNAL, Symbolizer, ThreadProbe, is_usable_signal, syscall_name, thread_id,
 };
 
 /// Whether running threads may be sent a signal.

@@ -54,6 +54,7 @@ impl Patrol {
         }
         self.detector.stop(self.clock.now_ns(), &mut told);
         self.tell(&mut told, &seen);
+        self.queue.send(Message::Stop);
     }
 
     fn next_ns(&self, now_ns: u64) -> u64 {

@@ -2,6 +2,7 @@
 
 use crate::detector::ThreadTimes;
 use crate::os::{Captured, Doing, Miss, ModuleFile, SignalUse};
+use crate::stall::Frame;
 
 pub(crate) const DEFAULT_SIGNAL: i32 = 0;
 
@@ -65,4 +66,20 @@ impl Capturer {
     pub(crate) fn modules(&self) -> Vec<ModuleFile> {
         Vec::new()
     }
+}
+
+/// There is nothing to symbolize.
+#[derive(Debug, Default)]
+pub(crate) struct Symbolizer;
+
+impl Symbolizer {
+    pub(crate) fn symbolize(
+        &mut self,
+        _addresses: &[u64],
+        _modules: Vec<ModuleFile>,
+    ) -> Vec<Frame> {
+        Vec::new()
+    }
+
+    pub(crate) const fn release(&mut self) {}
 }

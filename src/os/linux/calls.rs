@@ -54,6 +54,7 @@ fn read<const LENGTH: usize>(address: u64) -> Option<[u8; LENGTH]> {
 
 type ReadWord<'a> = &'a dyn Fn(u64) -> Option<u64>;
 
+#[cfg(target_arch = "x86_64")]
 fn relative(from: u64, offset: [u8; 4]) -> u64 {
     from.wrapping_add_signed(i64::from(i32::from_le_bytes(offset)))
 }

@@ -241,7 +241,7 @@ mod tests {
         std::thread::sleep(Duration::from_millis(20));
         let mut capturer = Capturer::new(SignalUse::Off);
         let captured = capturer.capture(tid, None, 1, &|| true).unwrap();
-        let frames = crate::symbolize::Symbolizer::default()
+        let frames = crate::os::Symbolizer::default()
             .symbolize(&captured.stack.unwrap(), capturer.modules());
         assert!(
             frames.iter().any(|frame| frame

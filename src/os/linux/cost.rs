@@ -8,8 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::os::SignalUse;
+use crate::os::Symbolizer;
 use crate::os::platform::{Capturer, DEFAULT_SIGNAL, thread_id};
-use crate::symbolize::Symbolizer;
 
 const CAPTURES: usize = 2_000;
 

@@ -11,11 +11,13 @@ mod position;
 mod signal;
 #[cfg(test)]
 mod storm;
+mod symbolize;
 mod syscalls;
 mod thread;
 mod unwind;
 
 pub(crate) use capture::Capturer;
+pub(crate) use symbolize::Symbolizer;
 pub(crate) use syscalls::syscall_name;
 pub(crate) use thread::{ThreadProbe, thread_id};
 
