@@ -34,9 +34,37 @@ fn eager() -> stallscope::Builder {
 
 const STALLS: usize = 200;
 
+/// Threads that spin until this is dropped.
+struct Load(Arc<AtomicBool>);
+
+impl Load {
+    fn new(threads: usize) -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        for _ in 0..threads {
+            let over = Arc::clone(&over);
+            std::thread::spawn(move || {
+                while !over.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        Load(over)
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Stalls a worker with a call that must return as if nobody looked.
+///
+/// Beside threads that take the CPUs: then a call that is over may wait for one
+/// before it can return, and a signal would interrupt it even now.
 fn stall_with(name: &'static str, call: impl Fn() + Send + Sync + Copy + 'static) {
     let _alone = alone();
+    let _load = Load::new(2);
     let runtime = multi_thread(2);
     let told = Told::default();
     let _watchdog = told.watch_with(eager(), &runtime);

@@ -56,6 +56,24 @@ pub(crate) enum Doing {
     Blocked(i64),
 }
 
+/// What a thread has done in all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Activity {
+    pub(crate) sleeps: u64,
+    pub(crate) cpu_ns: u64,
+}
+
+impl Activity {
+    /// Whether the thread has run since, without sleeping: so it is in no call
+    /// that has slept. To return from one takes it less than this.
+    pub(crate) const fn has_run_since(&self, before: &Activity) -> bool {
+        self.sleeps == before.sleeps && self.cpu_ns > before.cpu_ns + SURELY_BACK_NS
+    }
+}
+
+/// How long a thread may need to return from a call that has slept.
+pub(crate) const SURELY_BACK_NS: u64 = 50_000;
+
 /// The file of a loaded module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ModuleFile {
@@ -76,6 +94,8 @@ pub(crate) enum Miss {
     Unproven,
     /// The handler has not run yet; it may still.
     Late,
+    /// It waits for a CPU, and where it would go on is not known.
+    Queued,
     /// Another watchdog was capturing.
     Busy,
     /// The system hides it.
@@ -113,6 +133,7 @@ impl fmt::Display for Miss {
             Miss::Moved => "the thread has moved on",
             Miss::Unproven => "the stack could not be unwound",
             Miss::Late => "the thread did not answer",
+            Miss::Queued => "the thread waited for a CPU",
             Miss::Busy => "another capture was under way",
             Miss::NotPermitted => "the system does not permit it",
             Miss::HandlerTaken => "the program handles the signal itself",

@@ -8,15 +8,15 @@ use crate::cause::{self, Evidence};
 use crate::clock::Calibrated;
 use crate::detector::{Observation, Shares, Told};
 use crate::explain::{Explainer, Job};
-use crate::os::{Captured, Capturer, Doing, Miss};
+use crate::os::{Activity, Captured, Capturer, Doing, Miss, SURELY_BACK_NS};
 use crate::registry::lock;
 use crate::stall::{Cause, Phase, StallId};
 use crate::teller::{Message, Queue};
 use crate::watchdog::Shared;
 use crate::watchdog::observe::Observer;
 
-/// How many ticks may try to get the stack of one event. A thread that waits
-/// for a CPU answers late; one that blocks shortly and often moves.
+/// How many ticks may try to get the stack of one event: a thread that
+/// blocks shortly and often moves under our eyes.
 const TRIES: u8 = 5;
 /// See [`Open::looks`].
 const MANY_LOOKS: usize = 64;
@@ -34,9 +34,22 @@ struct Open {
     asleep: Vec<(Doing, u32)>,
     last: Option<Doing>,
     tries_left: u8,
+    /// At the last look that tried for a stack.
+    activity: Option<Activity>,
 }
 
 impl Open {
+    /// Whether the thread has run lately without sleeping.
+    fn is_awake(&self, now: Option<Activity>) -> bool {
+        if let Some((before, now)) = self.activity.zip(now) {
+            return now.has_run_since(&before);
+        }
+        let Shares {
+            cpu_ns, blocked_ns, ..
+        } = self.told.shares;
+        cpu_ns > SURELY_BACK_NS && blocked_ns < cpu_ns / 16
+    }
+
     /// How often to look. A thread that sleeps shortly and often is likely to be
     /// awake at any one look; that it sleeps is known from its times.
     fn looks(&self) -> usize {
@@ -111,6 +124,7 @@ impl Inquiry {
             asleep: Vec::new(),
             last: None,
             tries_left: 0,
+            activity: None,
         });
         open.told = *told;
         open.seen_ns = seen.now_ns;
@@ -150,16 +164,19 @@ impl Inquiry {
     fn look(&mut self, open: &mut Open, observer: &mut Observer, seen: &Observation) -> bool {
         let mut stack_coming = false;
         open.last = None;
-        let looks = open.looks();
         if open.tries_left > 0
             && let Some(capturer) = &mut self.capturer
         {
             let start_ns = self.clock.now_ns();
-            let captured = observer.capture(capturer, &open.told, seen, looks);
+            let now = observer.activity(&open.told, seen);
+            let awake = open.is_awake(now);
+            open.activity = now;
+            let captured = observer.capture(capturer, &open.told, seen, awake);
             self.spent_ns += (self.clock.now_ns() - start_ns).min(CAPTURE_NS);
             stack_coming = captured.is_some_and(|captured| self.take(captured, open));
         }
         if !open.last.is_some_and(is_asleep) {
+            let looks = open.looks();
             open.last = observer.doing(&open.told, seen, looks).or(open.last);
         }
         if let Some(doing) = open.last.filter(|doing| is_asleep(*doing)) {
@@ -190,8 +207,8 @@ impl Inquiry {
             open.tries_left = 0;
             self.note_no_stacks(miss);
         }
-        if miss == Miss::Late {
-            // Asking again is looking whether it has answered.
+        if matches!(miss, Miss::Late | Miss::Queued) {
+            // Nothing has been tried yet, or the answer may still come.
             open.tries_left += 1;
         }
         if open.tries_left == 0 {

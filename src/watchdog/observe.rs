@@ -6,7 +6,7 @@ use crate::clock::Calibrated;
 use crate::detector::{
     Detector, FinishedSeen, Layer, Observation, PollId, PollSeen, ThreadTimes, Told, Unit,
 };
-use crate::os::{Captured, Capturer, Doing, Miss, ThreadProbe};
+use crate::os::{Activity, Captured, Capturer, Doing, Miss, ThreadProbe};
 use crate::registry::{Place, RuntimeId, Tag, Thread, registry};
 use crate::runtime::Runtime;
 use crate::slot::Poll;
@@ -135,7 +135,7 @@ impl Observer {
     }
 
     /// What the thread that a stall holds up is doing; `None` if it is not known
-    /// or the stall is over. Looks so often, some 3 us each, until it is asleep.
+    /// or the stall is over. Looks so often, some 10 us each, until it is asleep.
     pub(crate) fn doing(&mut self, told: &Told, seen: &Observation, looks: usize) -> Option<Doing> {
         let thread = self.target(told, seen)?.number;
         let doing = self.probe(thread)?.doing(looks);
@@ -146,6 +146,12 @@ impl Observer {
         })
     }
 
+    /// What the thread that a stall holds up has done in all.
+    pub(crate) fn activity(&mut self, told: &Told, seen: &Observation) -> Option<Activity> {
+        let thread = self.target(told, seen)?.number;
+        self.probe(thread)?.activity()
+    }
+
     /// What the thread that a stall holds up is doing, and where it is.
     ///
     /// `None` where the thread is not known.
@@ -154,11 +160,11 @@ impl Observer {
         capturer: &mut Capturer,
         told: &Told,
         seen: &Observation,
-        looks: usize,
+        awake: bool,
     ) -> Option<Result<Captured, Miss>> {
         let target = self.target(told, seen)?;
         let tid = registry().thread(target.number)?.tid()?;
-        Some(capturer.capture(tid, target.anchor, looks, &target.still))
+        Some(capturer.capture(tid, target.anchor, awake, &target.still))
     }
 
     /// The stack that the thread of a stall that is over has left behind.

@@ -1,7 +1,7 @@
 //! Platforms that are not written yet: nothing is known of other threads.
 
 use crate::detector::ThreadTimes;
-use crate::os::{Captured, Doing, Miss, ModuleFile, SignalUse};
+use crate::os::{Activity, Captured, Doing, Miss, ModuleFile, SignalUse};
 use crate::stall::Frame;
 
 pub(crate) const DEFAULT_SIGNAL: i32 = 0;
@@ -36,6 +36,10 @@ impl ThreadProbe {
         match self.0 {}
     }
 
+    pub(crate) const fn activity(&self) -> Option<Activity> {
+        match self.0 {}
+    }
+
     pub(crate) const fn doing(&self, _looks: usize) -> Option<Doing> {
         match self.0 {}
     }
@@ -53,7 +57,7 @@ impl Capturer {
         &mut self,
         _tid: i32,
         _anchor: Option<u64>,
-        _looks: usize,
+        _awake: bool,
         _still: &dyn Fn() -> bool,
     ) -> Result<Captured, Miss> {
         Err(Miss::NotSupported)

@@ -57,7 +57,7 @@ fn captures(name: &str, tid: i32) -> (Capturer, Vec<u64>) {
     for _ in 0..CAPTURES {
         *LONGEST.lock().unwrap() = Duration::ZERO;
         let start = Instant::now();
-        let captured = capturer.capture(tid, None, 1, &|| true);
+        let captured = capturer.capture(tid, None, true, &|| true);
         times.push(start.elapsed());
         thread::sleep(Duration::from_micros(200));
         disturbed.push(*LONGEST.lock().unwrap());

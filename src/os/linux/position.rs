@@ -1,9 +1,14 @@
 //! Whether a thread runs, and if not, in which system call and where it sleeps.
 
 use std::fs::File;
+use std::time::Duration;
 
 use crate::os::platform::thread::read_at_start;
 use crate::os::{Doing, Miss};
+
+/// How often a thread is looked at before it is given the CPU, and for how long.
+const LOOKS_IN_A_ROW: usize = 8;
+const GIVES_WAY: Duration = Duration::from_micros(20);
 
 /// What `/proc/self/task/TID/syscall` tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,12 +25,17 @@ impl Position {
         Self::parse(text).ok_or(Miss::Gone)
     }
 
-    /// Looks at a thread so often, until it is asleep.
+    /// Looks at a thread so often, until it is asleep; some 10 us a look, most of
+    /// it idle.
     pub(crate) fn asleep_within(looks: usize, file: &File) -> Result<Self, Miss> {
         let mut position = Self::read(file)?;
-        for _ in 1..looks {
+        for number in 1..looks {
             if position.at.is_some() {
                 break;
+            }
+            // It may wait for the very CPU that we take.
+            if number % LOOKS_IN_A_ROW == 0 {
+                std::thread::sleep(GIVES_WAY);
             }
             position = Self::read(file)?;
         }

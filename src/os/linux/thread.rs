@@ -5,8 +5,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use crate::detector::{ThreadState, ThreadTimes};
-use crate::os::Doing;
 use crate::os::platform::position::Position;
+use crate::os::{Activity, Doing};
 
 /// The kernel's id of the calling thread.
 pub(crate) fn thread_id() -> i32 {
@@ -62,10 +62,23 @@ impl ThreadProbe {
         })
     }
 
-    /// What the thread is doing; looks so often, some 3 us each, until it is asleep.
+    /// What the thread is doing; looks so often, some 10 us each, until it is asleep.
     pub(crate) fn doing(&self, looks: usize) -> Option<Doing> {
         let position = Position::asleep_within(looks, self.syscall.as_ref()?).ok()?;
         Some(position.doing)
+    }
+
+    /// How often the thread has gone to sleep, and for how long it has run, in all.
+    pub(crate) fn activity(&self) -> Option<Activity> {
+        let status =
+            std::fs::read_to_string(format!("/proc/self/task/{}/status", self.tid)).ok()?;
+        let sleeps = status
+            .lines()
+            .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+        Some(Activity {
+            sleeps: sleeps.trim().parse().ok()?,
+            cpu_ns: cpu_ns(self.tid)?,
+        })
     }
 
     /// Second number of schedstat: time spent waiting on a run queue
