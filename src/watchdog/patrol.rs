@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::clock::Calibrated;
 use crate::detector::{Detector, Observation, Told, Unit};
+use crate::os::{self, ThreadProbe};
 use crate::registry::registry;
 use crate::stall::{Cause, Phase, Stall, StallEvent, StallId, Task};
 use crate::teller::{Message, Queue, Untold};
@@ -33,9 +34,16 @@ impl Patrol {
         let mut seen = Observation::default();
         let mut told = Vec::new();
         let mut planned_ns = None;
+        let own = ThreadProbe::open(os::thread_id());
+        let wait_ns = || own.as_ref().and_then(ThreadProbe::wait_ns).unwrap_or(0);
+        let mut waited_ns = wait_ns();
         loop {
             self.observer.observe(&self.detector, &mut seen);
-            seen.gap_ns = planned_ns.map_or(0, |planned_ns| self.gap_ns(planned_ns, seen.now_ns));
+            let waited_before_ns = std::mem::replace(&mut waited_ns, wait_ns());
+            seen.gap_ns = planned_ns.map_or(0, |planned_ns| {
+                let waited_ns = waited_ns.saturating_sub(waited_before_ns);
+                self.gap_ns(planned_ns, seen.now_ns, waited_ns)
+            });
             let next_id = &mut || registry().next_stall_id();
             self.detector.observe(&seen, next_id, &mut told);
             self.shared.ticked_ns.store(seen.now_ns, Relaxed);
@@ -80,12 +88,15 @@ impl Patrol {
     }
 
     /// How long the watchdog stood still, if it was late by more than it ever is.
-    fn gap_ns(&self, planned_ns: u64, now_ns: u64) -> u64 {
-        let late_ns = now_ns.saturating_sub(planned_ns);
+    ///
+    /// Not where it waited for a CPU: others went on meanwhile, and how long they
+    /// waited themselves is known of each.
+    fn gap_ns(&self, planned_ns: u64, now_ns: u64, waited_ns: u64) -> u64 {
+        let late_ns = now_ns.saturating_sub(planned_ns).saturating_sub(waited_ns);
         if late_ns <= self.shared.tolerance_ns {
             return 0;
         }
-        self.shared.lag.gap(planned_ns, now_ns);
+        self.shared.lag.gap(now_ns - late_ns, now_ns);
         self.shared.gaps.fetch_add(1, Relaxed);
         self.shared.gaps_ns.fetch_add(late_ns, Relaxed);
         late_ns

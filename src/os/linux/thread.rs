@@ -81,9 +81,11 @@ impl ThreadProbe {
         })
     }
 
+    /// How long it has waited for a CPU in all; the wait it may be in comes later.
+    ///
     /// Second number of schedstat: time spent waiting on a run queue
     /// (kernel documentation, `scheduler/sched-stats.rst`).
-    fn wait_ns(&self) -> Option<u64> {
+    pub(crate) fn wait_ns(&self) -> Option<u64> {
         let mut buffer = [0; 96];
         let text = read_at_start(&self.schedstat, &mut buffer)?;
         let number = text.split(u8::is_ascii_whitespace).nth(1)?;
