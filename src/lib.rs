@@ -1,4 +1,4 @@
-//! Says which tokio worker is stuck, in which task, for how long, while it is stuck.
+//! Says which tokio worker is stuck, in which task, at which line and why, while it is stuck.
 //!
 //! ```
 //! use stallscope::{WatchExt, Watchdog};
@@ -32,6 +32,7 @@
 //! | what is summed up | [`Report`], [`Health`], [`Summary`] |
 //!
 //! Stalls are also told as [`tracing`] events of target `stallscope`: see [`docs::events`].
+//! How the line of a stuck thread is found, and what that costs: [`docs::stacks`].
 
 mod cause;
 mod clock;

@@ -66,9 +66,9 @@ impl Shared {
 
 /// Watches one tokio runtime, until it is dropped.
 ///
-/// It is two threads of the operating system and one task of the runtime: one
+/// It is three threads of the operating system and one task of the runtime: one
 /// thread looks at the runtime's workers and at the watched polls at each tick,
-/// the other tells of stalls, and the task measures lag.
+/// one symbolizes stacks, one tells of stalls, and the task measures lag.
 ///
 /// # What it sees
 /// - With nothing wrapped: each worker whose event loop has not come round for
@@ -90,7 +90,8 @@ impl Shared {
 ///   its report.
 ///
 /// # Cost
-/// Its threads wake up once a tick, which takes some microseconds. Starting
+/// One of its threads wakes up once a tick, for some microseconds; the others
+/// when there is a stall. Starting
 /// calibrates the clock once a process: 1 ms as a rule, 200 ms at worst.
 ///
 /// ```
