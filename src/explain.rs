@@ -1,11 +1,15 @@
 //! The thread that symbolizes: what it makes of a stack goes to whoever asked.
 
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
+use crate::clock::Calibrated;
+use crate::detector::WorkerSeen;
+use crate::driven::Driven;
 use crate::error::Error;
 use crate::os::{ModuleFile, Symbolizer};
-use crate::stall::{Stack, StallId};
+use crate::stall::{Frame, Stack, StallId};
 use crate::trim;
 
 const THREAD_NAME: &str = "stallscope-explain";
@@ -17,11 +21,25 @@ const QUIET: Duration = Duration::from_secs(30);
 /// A captured stack, to be symbolized.
 #[derive(Debug)]
 pub(crate) struct Job {
-    pub(crate) id: StallId,
+    pub(crate) purpose: Purpose,
     pub(crate) addresses: Vec<u64>,
     pub(crate) modules: Vec<ModuleFile>,
-    /// Not proven to be the stack of the worker, only that of its thread.
-    pub(crate) of_turn: bool,
+}
+
+/// What a stack was taken for.
+#[derive(Debug)]
+pub(crate) enum Purpose {
+    Stall {
+        id: StallId,
+        /// Not proven to be the stack of the worker, only that of its thread.
+        of_turn: bool,
+    },
+    /// To see whether this turn, of this age, is being driven.
+    Driven {
+        of: WorkerSeen,
+        age_ns: u64,
+        driven: Arc<Driven>,
+    },
 }
 
 /// The queue to the thread, which ends when this is dropped.
@@ -40,17 +58,18 @@ impl Explainer {
 /// Starts the thread; `explained` is called with each stack, or with
 /// none where it turns out to be of something else.
 pub(crate) fn start(
+    clock: &'static Calibrated,
     explained: impl Fn(StallId, Option<Stack>) + Send + 'static,
 ) -> Result<Explainer, Error> {
     let (sender, receiver) = sync_channel(QUEUE);
     std::thread::Builder::new()
         .name(THREAD_NAME.to_owned())
-        .spawn(move || run(&receiver, explained))
+        .spawn(move || run(&receiver, clock, explained))
         .map_err(|source| Error::thread(THREAD_NAME, source))?;
     Ok(Explainer { sender })
 }
 
-fn run(jobs: &Receiver<Job>, explained: impl Fn(StallId, Option<Stack>)) {
+fn run(jobs: &Receiver<Job>, clock: &Calibrated, explained: impl Fn(StallId, Option<Stack>)) {
     let mut symbolizer = Symbolizer::default();
     let mut loaded = false;
     loop {
@@ -63,15 +82,13 @@ fn run(jobs: &Receiver<Job>, explained: impl Fn(StallId, Option<Stack>)) {
             Ok(job) => {
                 let frames = symbolizer.symbolize(&job.addresses, job.modules);
                 loaded = true;
-                let trimmed = trim::trim(&frames);
-                // Its thread may have handed the worker on.
-                let elsewhere = job.of_turn && trim::passes_block_in_place(&frames);
-                let stack = (!elsewhere).then_some(Stack {
-                    frames,
-                    culprit: trimmed.culprit,
-                    leaf: trimmed.leaf,
-                });
-                explained(job.id, stack);
+                match job.purpose {
+                    Purpose::Stall { id, of_turn } => explained(id, stack_of(frames, of_turn)),
+                    Purpose::Driven { of, age_ns, driven } => {
+                        let passes = trim::passes_block_on(&frames);
+                        driven.answer(&of, passes, age_ns, clock.now_ns());
+                    }
+                }
             }
             Err(RecvTimeoutError::Timeout) => {
                 symbolizer.release();
@@ -80,4 +97,15 @@ fn run(jobs: &Receiver<Job>, explained: impl Fn(StallId, Option<Stack>)) {
             Err(RecvTimeoutError::Disconnected) => return,
         }
     }
+}
+
+fn stack_of(frames: Vec<Frame>, of_turn: bool) -> Option<Stack> {
+    let trimmed = trim::trim(&frames);
+    // Its thread may have handed the worker on.
+    let elsewhere = of_turn && trim::passes_block_in_place(&frames);
+    (!elsewhere).then_some(Stack {
+        frames,
+        culprit: trimmed.culprit,
+        leaf: trimmed.leaf,
+    })
 }

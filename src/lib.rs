@@ -38,6 +38,7 @@ mod cause;
 mod clock;
 mod detector;
 pub mod docs;
+mod driven;
 mod error;
 mod events;
 mod explain;

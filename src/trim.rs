@@ -53,6 +53,19 @@ pub(crate) fn trim(frames: &[Frame]) -> Trimmed {
     Trimmed { culprit, leaf }
 }
 
+/// Whether the thread drives a current-thread runtime.
+///
+/// From tokio 1.54, `scheduler/current_thread/mod.rs`: `CoreGuard::block_on` and
+/// `CurrentThread::block_on`, by path of the symbol, or by file where inlined.
+pub(crate) fn passes_block_on(frames: &[Frame]) -> bool {
+    frames.iter().any(|frame| {
+        let name = frame.function.as_deref().unwrap_or_default();
+        let file = frame.file.as_deref().unwrap_or_default();
+        let there = file.contains("tokio") && file.contains("runtime/scheduler/current_thread");
+        name.contains("block_on") && (there || name.contains("scheduler::current_thread"))
+    })
+}
+
 /// Whether the thread is in `block_in_place`, so no worker's any more.
 pub(crate) fn passes_block_in_place(frames: &[Frame]) -> bool {
     frames.iter().any(|frame| {
@@ -200,6 +213,39 @@ mod tests {
             file: (!file.is_empty()).then(|| file.to_owned()),
             line: Some(1),
             ..Frame::default()
+        }
+    }
+
+    #[test]
+    fn block_on_is_found_by_file_or_name() {
+        let file = "/x/registry/src/y/tokio-1.54.1/src/runtime/scheduler/current_thread/mod.rs";
+        for (frame, passes) in [
+            (
+                frame("block_on<app::main::{async_block_env#0}>", file),
+                true,
+            ),
+            (
+                frame(
+                    "tokio::runtime::scheduler::current_thread::CoreGuard::block_on",
+                    "",
+                ),
+                true,
+            ),
+            (frame("run_task", file), false),
+            (frame("futures_executor::local_pool::block_on", ""), false),
+            (
+                frame(
+                    "tokio::runtime::scheduler::multi_thread::MultiThread::block_on",
+                    "",
+                ),
+                false,
+            ),
+        ] {
+            assert_eq!(
+                passes_block_on(std::slice::from_ref(&frame)),
+                passes,
+                "{frame}"
+            );
         }
     }
 

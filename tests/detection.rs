@@ -279,20 +279,64 @@ fn without_exact_timing_a_poll_is_seen_from_the_first_tick_on() {
 }
 
 #[test]
-fn an_unwrapped_stall_of_a_current_thread_runtime_is_told_when_it_is_over() {
+fn an_unwrapped_stall_of_a_current_thread_runtime_is_told_once() {
     let _alone = alone();
     let runtime = current_thread();
     let told = Told::default();
     let watchdog = told.watch(&runtime);
-    runtime.block_on(async {
-        tokio::time::sleep(ms(30)).await;
-        std::thread::sleep(ms(200));
-        tokio::time::sleep(ms(30)).await;
-    });
+    let stall = |duration| {
+        runtime.block_on(async {
+            tokio::time::sleep(ms(30)).await;
+            std::thread::sleep(duration);
+            let over = Instant::now();
+            tokio::time::sleep(ms(30)).await;
+            over
+        })
+    };
+    // The first stack of a debug build takes half a second; without any, the
+    // stall is told when it is over.
+    stall(ms(200));
+    std::thread::sleep(ms(2_000));
+    told.clear();
+    let over = stall(ms(300));
     drop(watchdog);
     let ended = told.of(Phase::Ended);
     assert_eq!(ended.len(), 1, "{ended:#?}");
-    assert!(ended[0].stall.duration() >= ms(190), "{}", ended[0]);
+    assert!(ended[0].stall.duration() >= ms(290), "{}", ended[0]);
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    {
+        let (at, started) = &told.timed()[0];
+        assert_eq!(started.phase, Phase::Started);
+        assert!(*at < over, "not while it was stuck: {started}");
+        let culprit = ended[0].stall.stack().and_then(|stack| stack.culprit());
+        let file = culprit.and_then(|culprit| culprit.file()).unwrap();
+        assert!(file.ends_with("tests/detection.rs"), "{file}");
+    }
+    #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+    let _ = over;
+}
+
+#[test]
+fn a_stall_ends_when_its_current_thread_runtime_is_left() {
+    let _alone = alone();
+    let runtime = current_thread();
+    let told = Told::default();
+    let watchdog = told.watch(&runtime);
+    for _ in 0..2 {
+        told.clear();
+        // The last poll: tokio tells nothing of its end.
+        runtime.block_on(async {
+            tokio::time::sleep(ms(30)).await;
+            std::thread::sleep(ms(300));
+        });
+        std::thread::sleep(ms(2_000));
+    }
+    runtime.block_on(tokio::task::yield_now());
+    drop(watchdog);
+    let ended = told.of(Phase::Ended);
+    assert_eq!(ended.len(), 1, "{ended:#?}");
+    let duration = ended[0].stall.duration();
+    assert!(ms(290) <= duration && duration < ms(1_500), "{duration:?}");
 }
 
 #[test]
@@ -304,7 +348,10 @@ fn a_current_thread_runtime_that_nobody_drives_tells_nothing() {
     std::thread::sleep(ms(300));
     for _ in 0..3 {
         runtime.block_on(async { tokio::task::yield_now().await });
-        std::thread::sleep(ms(200));
+        // Its thread sleeps, computes, drives another runtime.
+        std::thread::sleep(ms(400));
+        spin(ms(200));
+        multi_thread(1).block_on(async { tokio::time::sleep(ms(200)).await });
     }
     drop(watchdog);
     assert_eq!(told.all(), []);

@@ -53,15 +53,18 @@ pub(crate) struct TurnHold {
     after_ns: u64,
     /// The last tick that saw it.
     last_ns: u64,
+    /// What is left of one that has been judged already.
+    pub(crate) rest: bool,
 }
 
 impl TurnHold {
-    pub(crate) const fn new(worker: WorkerSeen, now_ns: u64, after_ns: u64) -> Self {
+    pub(crate) const fn new(worker: WorkerSeen, now_ns: u64, after_ns: u64, rest: bool) -> Self {
         TurnHold {
             worker,
             age: Age::new(now_ns, 0),
             after_ns,
             last_ns: now_ns,
+            rest,
         }
     }
 

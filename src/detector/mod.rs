@@ -93,6 +93,13 @@ impl Detector {
             })
     }
 
+    /// The age of the turn in progress on a unit.
+    pub(crate) fn turn_ns(&self, unit: Unit) -> Option<u64> {
+        let held = self.units.iter().find(|held| held.unit == unit)?;
+        let turn = held.turn.as_ref()?;
+        Some(turn.age.counts_ns(self.last_ns))
+    }
+
     /// When the next severity is reached if all goes on as it is.
     pub(crate) fn next_ns(&self) -> Option<u64> {
         let due = |held: &Held| {
@@ -244,7 +251,7 @@ impl Detector {
             let end_ns = end_ns.min(seen.now_ns);
             hold.age.advance(end_ns, gap_ns(end_ns), None);
             held.in_hindsight(Some(&hold), &hold.age, end_ns, teller);
-        } else if let Some(hold) = turn_over.filter(|hold| !hold.worker.driven)
+        } else if let Some(hold) = turn_over.filter(|hold| !hold.worker.driven && !hold.rest)
             && let Some(worker) = worker
         {
             let start_ns = hold
@@ -288,10 +295,16 @@ impl Detector {
 
         let mut turn_over = held.turn.take();
         if let Some(worker) = worker.filter(|worker| !worker.parked) {
-            let before = turn_over.take_if(|hold| hold.worker.same_turn(&worker));
+            let same = turn_over
+                .as_ref()
+                .is_some_and(|hold| hold.worker.same_turn(&worker));
+            // Who drove it has gone away in the middle of it.
+            let left =
+                same && turn_over.as_ref().is_some_and(|hold| hold.worker.driven) && !worker.driven;
+            let before = turn_over.take_if(|_| same && !left);
             held.turn = Some(match before {
                 Some(hold) => hold.advance(worker, seen, times),
-                None => TurnHold::new(worker, seen.now_ns, self.last_ns),
+                None => TurnHold::new(worker, seen.now_ns, self.last_ns, left),
             });
         }
         (poll_over, turn_over)

@@ -6,8 +6,9 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crate::cause::{self, Evidence};
 use crate::clock::Calibrated;
-use crate::detector::{Observation, Shares, Told};
-use crate::explain::{Explainer, Job};
+use crate::detector::{Observation, Shares, Told, WorkerSeen};
+use crate::driven::Driven;
+use crate::explain::{Explainer, Job, Purpose};
 use crate::os::{Activity, Captured, Capturer, Doing, Miss, SURELY_BACK_NS};
 use crate::registry::lock;
 use crate::stall::{Cause, Phase, StallId};
@@ -76,6 +77,8 @@ pub(crate) struct Inquiry {
     open: HashMap<u64, Open>,
     /// Spent on captures since last asked for.
     spent_ns: u64,
+    /// Of the thread of a current-thread runtime, when it was last looked at.
+    activity: Option<Activity>,
 }
 
 /// What an event is told with.
@@ -102,6 +105,7 @@ impl Inquiry {
             queue,
             open: HashMap::new(),
             spent_ns: 0,
+            activity: None,
         }
     }
 
@@ -111,10 +115,11 @@ impl Inquiry {
         std::mem::take(&mut self.spent_ns)
     }
 
-    /// Looks into what is about to be told; takes a stack unless it is over.
+    /// Looks into what is about to be told; takes a stack if it goes on.
     pub(crate) fn find(
         &mut self,
         told: &Told,
+        goes_on: bool,
         observer: &mut Observer,
         seen: &Observation,
     ) -> Finding {
@@ -129,10 +134,11 @@ impl Inquiry {
         open.told = *told;
         open.seen_ns = seen.now_ns;
         let mut stack_coming = false;
-        if told.phase != Phase::Ended {
+        if goes_on {
             open.tries_left = TRIES;
             stack_coming = self.look(&mut open, observer, seen);
-        } else if let Some(capturer) = &mut self.capturer
+        } else if told.phase == Phase::Ended
+            && let Some(capturer) = &mut self.capturer
             && let Some(addresses) = observer.last_words(capturer, told)
         {
             stack_coming = self.explain(told, addresses);
@@ -142,7 +148,7 @@ impl Inquiry {
             last: open.last,
             asleep: most_often(&open.asleep),
         });
-        if told.phase != Phase::Ended {
+        if goes_on {
             self.open.insert(told.id, open);
         }
         Finding {
@@ -158,6 +164,35 @@ impl Inquiry {
             self.look(open, observer, seen);
         }
         self.open = all;
+    }
+
+    /// Takes the stack of a current-thread runtime's thread, to see whether it
+    /// drives it; the answer comes when it is symbolized.
+    pub(crate) fn ask_whether_driven(
+        &mut self,
+        driven: &Arc<Driven>,
+        of: &WorkerSeen,
+        age_ns: u64,
+        observer: &mut Observer,
+    ) {
+        let Some(capturer) = &mut self.capturer else {
+            return;
+        };
+        let start_ns = self.clock.now_ns();
+        let (activity, stack) = observer.capture_worker(capturer, 0, of, self.activity);
+        self.spent_ns += (self.clock.now_ns() - start_ns).min(CAPTURE_NS);
+        self.activity = activity;
+        if let Some(addresses) = stack {
+            self.explainer.send(Job {
+                purpose: Purpose::Driven {
+                    of: *of,
+                    age_ns,
+                    driven: Arc::clone(driven),
+                },
+                addresses,
+                modules: capturer.modules(),
+            });
+        }
     }
 
     /// True if a stack was taken.
@@ -230,8 +265,10 @@ impl Inquiry {
     fn explain(&self, told: &Told, addresses: Vec<u64>) -> bool {
         self.capturer.as_ref().is_some_and(|capturer| {
             self.explainer.send(Job {
-                id: StallId(told.id),
-                of_turn: told.poll.is_none(),
+                purpose: Purpose::Stall {
+                    id: StallId(told.id),
+                    of_turn: told.poll.is_none(),
+                },
                 addresses,
                 modules: capturer.modules(),
             })

@@ -19,6 +19,7 @@ use tokio::task::AbortHandle;
 
 use crate::clock::{self, Calibrated};
 use crate::detector::Detector;
+use crate::driven::Driven;
 use crate::error::Error;
 use crate::explain;
 use crate::health::Health;
@@ -73,9 +74,9 @@ impl Shared {
 /// # What it sees
 /// - With nothing wrapped: each worker whose event loop has not come round for
 ///   longer than the threshold, as a [`Turn`](crate::StallKind::Turn). In a
-///   current-thread runtime, such a turn is told when it is over, because
-///   nothing tells a stuck one from one that nobody drives; a watched poll is
-///   told at once.
+///   current-thread runtime, only a stack that passes tokio's `block_on` tells a
+///   stuck one from one that nobody drives: where there are no stacks, or no names
+///   for them, such a turn is told when it is over; a watched poll is told at once.
 /// - [Watched](crate::WatchExt::watched) futures: each long poll, by name, on
 ///   whatever thread, as a [`Poll`](crate::StallKind::Poll).
 ///
@@ -156,7 +157,7 @@ impl Watchdog {
             teller::start(clock, tick, settings.on_stall.clone(), Arc::clone(&telling))?;
         let attached = Arc::clone(&shared);
         let stacks = queue.clone();
-        let explainer = explain::start(move |id, stack| {
+        let explainer = explain::start(clock, move |id, stack| {
             if let Some(stack) = &stack {
                 attached.ledger().attach(id, stack);
             }
@@ -169,10 +170,15 @@ impl Watchdog {
         let capturer = settings
             .stacks
             .then(|| Capturer::new(settings.signal_use()));
+        let driven = Arc::new(Driven::default());
         let patrol = Patrol {
             clock,
             shared: Arc::clone(&shared),
-            observer: Observer::new(clock, Runtime::new(handle, gone.clone())),
+            observer: Observer::new(
+                clock,
+                Runtime::new(handle, gone.clone()),
+                Arc::clone(&driven),
+            ),
             detector: Detector::new(settings.thresholds, clock.now_ns()),
             inquiry: Inquiry::new(
                 clock,
@@ -182,6 +188,8 @@ impl Watchdog {
                 queue.clone(),
             ),
             queue,
+            driven,
+            monitor_ns: ns(settings.thresholds.monitor),
         };
         let thread = std::thread::Builder::new()
             .name(THREAD_NAME.to_owned())

@@ -1,11 +1,14 @@
 //! Gathers what is to be seen at one tick: slots, tokio's counters, threads.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::clock::Calibrated;
 use crate::detector::{
     Detector, FinishedSeen, Layer, Observation, PollId, PollSeen, ThreadTimes, Told, Unit,
+    WorkerSeen,
 };
+use crate::driven::Driven;
 use crate::os::{Activity, Captured, Capturer, Doing, Miss, ThreadProbe};
 use crate::registry::{Place, RuntimeId, Tag, Thread, registry};
 use crate::runtime::Runtime;
@@ -16,15 +19,17 @@ use crate::slot::Poll;
 pub(crate) struct Observer {
     clock: &'static Calibrated,
     runtime: Runtime,
+    driven: Arc<Driven>,
     /// Kept open, by the number of the thread's entry.
     probes: HashMap<usize, ThreadProbe>,
 }
 
 impl Observer {
-    pub(crate) fn new(clock: &'static Calibrated, runtime: Runtime) -> Self {
+    pub(crate) fn new(clock: &'static Calibrated, runtime: Runtime, driven: Arc<Driven>) -> Self {
         Observer {
             clock,
             runtime,
+            driven,
             probes: HashMap::new(),
         }
     }
@@ -37,6 +42,15 @@ impl Observer {
         self.runtime.look(&mut seen.workers);
         self.look_at_threads(detector, seen);
         seen.now_ns = self.clock.now_ns();
+        if !self.is_multi_thread() {
+            for worker in &mut seen.workers {
+                worker.driven = self.driven.holds(worker, seen.now_ns);
+            }
+        }
+    }
+
+    pub(crate) fn is_multi_thread(&self) -> bool {
+        self.runtime.is_multi_thread()
     }
 
     fn look_at_slots(&self, seen: &mut Observation) {
@@ -144,6 +158,28 @@ impl Observer {
             self.target(told, seen)
                 .is_some_and(|target| (target.still)())
         })
+    }
+
+    /// The stack of the thread of a worker that is still in this turn, and what it
+    /// has done in all.
+    pub(crate) fn capture_worker(
+        &mut self,
+        capturer: &mut Capturer,
+        worker: usize,
+        turn: &WorkerSeen,
+        before: Option<Activity>,
+    ) -> (Option<Activity>, Option<Vec<u64>>) {
+        let Some(number) = self.thread_of(worker) else {
+            return (None, None);
+        };
+        let now = self.probe(number).and_then(ThreadProbe::activity);
+        let awake = before
+            .zip(now)
+            .is_some_and(|(before, now)| now.has_run_since(&before));
+        let still = || self.runtime.look_at(worker).same_turn(turn);
+        let tid = registry().thread(number).and_then(Thread::tid);
+        let captured = tid.and_then(|tid| capturer.capture(tid, None, awake, &still).ok());
+        (now, captured.and_then(|captured| captured.stack.ok()))
     }
 
     /// What the thread that a stall holds up has done in all.

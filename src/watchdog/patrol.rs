@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::clock::Calibrated;
 use crate::detector::{Detector, Observation, Told, Unit};
+use crate::driven::Driven;
 use crate::os::{self, ThreadProbe};
 use crate::registry::registry;
 use crate::stall::{Cause, Phase, Stall, StallEvent, StallId, Task};
@@ -26,6 +27,8 @@ pub(crate) struct Patrol {
     pub(crate) detector: Detector,
     pub(crate) queue: Queue,
     pub(crate) inquiry: Inquiry,
+    pub(crate) driven: Arc<Driven>,
+    pub(crate) monitor_ns: u64,
 }
 
 impl Patrol {
@@ -50,6 +53,7 @@ impl Patrol {
             self.tell(&mut told, &seen);
             // After the telling: what is over is not looked at any more.
             self.inquiry.go_on(&mut self.observer, &seen);
+            self.ask_whether_driven(&seen);
 
             // Time spent on captures is not time in which the watchdog stood still.
             let spent_ns = self.inquiry.take_spent_ns();
@@ -63,6 +67,21 @@ impl Patrol {
         self.detector.stop(self.clock.now_ns(), &mut told);
         self.tell(&mut told, &seen);
         self.queue.send(Message::Stop);
+    }
+
+    /// Looks into the turn of a current-thread runtime that grows old.
+    fn ask_whether_driven(&mut self, seen: &Observation) {
+        if let [worker] = &seen.workers[..]
+            && !self.observer.is_multi_thread()
+            && let Some(age_ns) = self.detector.turn_ns(Unit::Worker(0))
+            && self
+                .driven
+                .ask(worker, age_ns, self.monitor_ns, seen.now_ns)
+        {
+            let driven = &self.driven;
+            self.inquiry
+                .ask_whether_driven(driven, worker, age_ns, &mut self.observer);
+        }
     }
 
     fn next_ns(&self, now_ns: u64) -> u64 {
@@ -103,8 +122,15 @@ impl Patrol {
     }
 
     fn tell(&mut self, told: &mut Vec<Told>, seen: &Observation) {
+        // What is told when it is over already has left its thread to others.
+        let over: Vec<u64> = told
+            .iter()
+            .filter(|told| told.phase == Phase::Ended)
+            .map(|told| told.id)
+            .collect();
         for told in told.drain(..) {
-            let found = self.inquiry.find(&told, &mut self.observer, seen);
+            let goes_on = !over.contains(&told.id);
+            let found = self.inquiry.find(&told, goes_on, &mut self.observer, seen);
             let event = event_of(&told, found.cause);
             self.shared.ledger().enter(&event);
             self.queue.send(Message::Event(Box::new(Untold {

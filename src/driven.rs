@@ -1,0 +1,131 @@
+//! Whether a current-thread runtime that tells nothing new is being driven.
+//!
+//! tokio does not tell: a stuck one looks like one that nobody drives. But the
+//! stack of the thread that drives it passes tokio's `block_on`. So a turn that
+//! grows old is looked into: soon again where it is driven, because that may
+//! end without a word, and ever later where it is not.
+
+use std::sync::{Mutex, PoisonError};
+
+use crate::detector::WorkerSeen;
+
+/// For how long an answer holds at least; else for a sixteenth of the turn's age,
+/// by which a stall can seem longer that ends with the runtime left alone.
+const HOLDS_NS: u64 = 20_000_000;
+/// How soon a look that saw nothing is repeated, and how often.
+const RETRY_NS: u64 = 4_000_000;
+const RETRIES: u32 = 3;
+
+#[derive(Debug, Default)]
+struct State {
+    of: WorkerSeen,
+    next_ns: u64,
+    retries: u32,
+    until_ns: u64,
+}
+
+/// What is known of the turn in progress.
+#[derive(Debug, Default)]
+pub(crate) struct Driven(Mutex<State>);
+
+impl Driven {
+    /// Whether to look now, into a turn of this age.
+    pub(crate) fn ask(&self, of: &WorkerSeen, age_ns: u64, monitor_ns: u64, now_ns: u64) -> bool {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !state.of.same_turn(of) {
+            *state = State {
+                of: *of,
+                // In time for the lowest threshold.
+                next_ns: (now_ns + monitor_ns / 2).saturating_sub(age_ns),
+                ..State::default()
+            };
+        }
+        if now_ns < state.next_ns {
+            return false;
+        }
+        // Should nothing be seen.
+        let again_ns = if state.retries < RETRIES {
+            RETRY_NS
+        } else {
+            age_ns.max(RETRY_NS)
+        };
+        state.retries += 1;
+        state.next_ns = now_ns + again_ns;
+        true
+    }
+
+    /// What a look has shown.
+    pub(crate) fn answer(&self, of: &WorkerSeen, driven: bool, age_ns: u64, now_ns: u64) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !state.of.same_turn(of) {
+            return;
+        }
+        if driven {
+            let holds_ns = HOLDS_NS.max(age_ns / 16);
+            state.until_ns = now_ns + holds_ns;
+            state.next_ns = now_ns + holds_ns / 2;
+            state.retries = 0;
+        } else {
+            state.until_ns = 0;
+            state.next_ns = now_ns + age_ns.max(RETRY_NS);
+        }
+    }
+
+    /// Whether this turn is known to be driven.
+    pub(crate) fn holds(&self, of: &WorkerSeen, now_ns: u64) -> bool {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.of.same_turn(of) && now_ns < state.until_ns
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    fn turn(parks: u64) -> WorkerSeen {
+        WorkerSeen {
+            parks,
+            ..WorkerSeen::default()
+        }
+    }
+
+    #[test]
+    fn a_driven_turn_is_looked_into_again_before_the_answer_is_stale() {
+        let driven = Driven::default();
+        let ask =
+            |age_ms: u64, now_ms: u64| driven.ask(&turn(2), age_ms * MS, 10 * MS, now_ms * MS);
+        assert!(!ask(0, 100));
+        assert!(ask(5, 105), "half the threshold");
+        assert!(!ask(6, 106));
+        driven.answer(&turn(2), true, 5 * MS, 106 * MS);
+        assert!(driven.holds(&turn(2), 125 * MS));
+        assert!(!driven.holds(&turn(4), 107 * MS), "another turn");
+        assert!(!ask(15, 115));
+        assert!(ask(16, 116));
+        assert!(!driven.holds(&turn(2), 126 * MS), "stale");
+    }
+
+    #[test]
+    fn one_that_nobody_drives_is_looked_into_ever_later() {
+        let driven = Driven::default();
+        let mut looks = 0;
+        for now_ms in (0..100_000).step_by(5) {
+            if driven.ask(&turn(2), now_ms * MS, 10 * MS, now_ms * MS) {
+                looks += 1;
+                driven.answer(&turn(2), false, now_ms * MS, now_ms * MS);
+            }
+            assert!(!driven.holds(&turn(2), now_ms * MS));
+        }
+        assert!((5..25).contains(&looks), "{looks}");
+    }
+
+    #[test]
+    fn a_late_answer_about_another_turn_is_ignored() {
+        let driven = Driven::default();
+        driven.ask(&turn(4), 0, 10 * MS, 0);
+        driven.answer(&turn(2), true, 0, MS);
+        assert!(!driven.holds(&turn(2), MS) && !driven.holds(&turn(4), MS));
+    }
+}
