@@ -16,7 +16,7 @@ use crate::stall::Stall;
 /// # assert_eq!(status, 200);
 /// # }
 /// ```
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Health {
     pub(crate) ongoing: Vec<Stall>,
     pub(crate) runtime_gone: bool,

@@ -34,6 +34,9 @@
 //! Stalls are also told as [`tracing`] events of target `stallscope`: see [`docs::events`].
 //! How the line of a stuck thread is found, and what that costs: [`docs::stacks`].
 
+mod advice;
+mod audit;
+mod blocking;
 mod cause;
 mod clock;
 mod detector;
@@ -66,6 +69,13 @@ mod trim;
 mod watchdog;
 mod watched;
 
+#[doc(hidden)]
+pub use audit::macros;
+pub use audit::{
+    AllowBlocking, Audit, Audited, Auditing, Failure, TryAuditing, Unfinished, Why, allow_blocking,
+    audit, self_test,
+};
+pub use blocking::{Allowed, Blocking, Detection};
 pub use error::Error;
 pub use health::Health;
 pub use histogram::Summary;

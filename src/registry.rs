@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use crate::histogram::{Histogram, Recorder};
-use crate::slot::Slot;
+use crate::slot::{Seq, Slot};
 
 /// How many different names (with location) are told apart.
 pub(crate) const MAX_LABELS: usize = 256;
@@ -123,6 +123,10 @@ pub(crate) struct Thread {
     place: AtomicU64,
     /// The operating system's id; 0 where it is not known.
     tid: AtomicI32,
+    /// The audit whose poll is in progress; 0 for none. Written by the thread itself.
+    audit: AtomicU64,
+    /// Its number in the slot.
+    audited_seq: AtomicU64,
     taken: AtomicBool,
 }
 
@@ -133,6 +137,8 @@ impl Thread {
             recorders: (0..MAX_LABELS).map(|_| OnceLock::new()).collect(),
             place: AtomicU64::new(0),
             tid: AtomicI32::new(0),
+            audit: AtomicU64::new(0),
+            audited_seq: AtomicU64::new(0),
             taken: AtomicBool::new(true),
         }
     }
@@ -157,6 +163,18 @@ impl Thread {
     pub(crate) fn tid(&self) -> Option<i32> {
         let tid = self.tid.load(Acquire);
         (tid != 0).then_some(tid)
+    }
+
+    /// The audited poll in progress: its audit, 0 for none, and its number.
+    pub(crate) fn audited(&self) -> (u64, Seq) {
+        // Acquire: pairs with the release in `set_audited`. Between the two loads
+        // another poll may begin; whoever looks, looks again at the end.
+        (self.audit.load(Acquire), self.audited_seq.load(Relaxed))
+    }
+
+    pub(crate) fn set_audited(&self, (audit, seq): (u64, Seq)) {
+        self.audited_seq.store(seq, Relaxed);
+        self.audit.store(audit, Release);
     }
 
     fn take(&self) {

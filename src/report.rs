@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::blocking::{Allowed, Blocking, Detection};
 use crate::error::Error;
 use crate::health::Health;
 use crate::histogram::Summary;
@@ -136,7 +137,7 @@ impl TaskPolls {
 /// A snapshot: making one stops nothing and nobody. Polls are counted by name,
 /// whichever runtime of the process polled; stalls and lag are those of the
 /// watchdog's runtime.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     pub(crate) version: u32,
     pub(crate) workers: usize,
@@ -150,9 +151,31 @@ pub struct Report {
     pub(crate) stalls: Vec<Stall>,
     pub(crate) forgotten: u64,
     pub(crate) health: Health,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) blocking: Vec<Blocking>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) allowed: Vec<Allowed>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) detection: Option<Detection>,
 }
 
 impl Report {
+    /// What blocked in an [audit](crate::audit()), however shortly, the worst first.
+    pub fn blocking(&self) -> &[Blocking] {
+        &self.blocking
+    }
+
+    /// The blocking that was allowed in an audit.
+    pub fn allowed(&self) -> &[Allowed] {
+        &self.allowed
+    }
+
+    /// By what blocking is known; `None` in the report of a watchdog, which looks
+    /// for stalls only.
+    pub const fn detection(&self) -> Option<Detection> {
+        self.detection
+    }
+
     /// The stalls one by one: those over, the oldest first, then those in progress.
     ///
     /// The last 1,000 that are over; [`Report::forgotten`] tells of how many
@@ -247,7 +270,7 @@ impl Report {
 }
 
 /// A duration in at most 8 characters.
-struct Short(Duration);
+pub(crate) struct Short(pub(crate) Duration);
 
 impl fmt::Display for Short {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -197,7 +197,7 @@ impl Frame {
     }
 
     /// Function, file and line in short.
-    fn short(&self) -> String {
+    pub(crate) fn short(&self) -> String {
         match (&self.file, self.line) {
             (Some(file), Some(line)) => {
                 format!("{} {}:{line}", self.short_function(), relative(file))

@@ -101,7 +101,15 @@ pub(crate) fn waits_for_lock(frames: &[Frame]) -> bool {
     names.clone().all(|name| !any(name, &NO_LOCKS)) && names.any(|name| any(name, &LOCKS))
 }
 
-fn is_users(frame: &Frame) -> bool {
+/// Whether a function is this crate's.
+pub(crate) fn is_own(frame: &Frame) -> bool {
+    match frame.file.as_deref() {
+        Some(file) => file.starts_with(OWN_PATH),
+        None => crate_of(frame.function.as_deref().unwrap_or("")) == "stallscope",
+    }
+}
+
+pub(crate) fn is_users(frame: &Frame) -> bool {
     let function = frame.function.as_deref().unwrap_or("");
     match frame.file.as_deref() {
         Some(file) => {

@@ -10,10 +10,11 @@ use std::task::{Context, Poll};
 use pin_project_lite::pin_project;
 use tokio::task::JoinHandle;
 
+use crate::audit::{self, Inherited};
 use crate::clock;
 use crate::local;
 use crate::registry::{LabelId, Place, RuntimeId, Tag, Thread, Timing, registry};
-use crate::slot::{Begun, Stamp};
+use crate::slot::{Begun, Seq, Stamp};
 
 pin_project! {
     /// A future whose polls are watched; made by [`WatchExt::watched`].
@@ -45,7 +46,7 @@ impl<F: fmt::Debug> fmt::Debug for Watched<F> {
 
 /// What a watched future remembers from poll to poll.
 #[derive(Clone, Copy, Debug)]
-struct Watch {
+pub(crate) struct Watch {
     label: LabelId,
     /// The runtime that it was last polled on; [`RuntimeId::NEVER`] before its first poll.
     runtime: RuntimeId,
@@ -53,17 +54,23 @@ struct Watch {
     span: u64,
 }
 
+impl Watch {
+    pub(crate) fn new(name: &str, location: &'static Location<'static>) -> Self {
+        Watch {
+            label: registry().label(name, location),
+            runtime: RuntimeId::NEVER,
+            task: 0,
+            span: 0,
+        }
+    }
+}
+
 impl<F> Watched<F> {
     #[track_caller]
     fn new(future: F, name: &str) -> Self {
         Watched {
             future,
-            watch: Watch {
-                label: registry().label(name, Location::caller()),
-                runtime: RuntimeId::NEVER,
-                task: 0,
-                span: 0,
-            },
+            watch: Watch::new(name, Location::caller()),
         }
     }
 
@@ -92,7 +99,7 @@ impl<F: Future> Future for Watched<F> {
 }
 
 /// One poll being watched; its drop ends that, whichever way the poll is left.
-struct Watching {
+pub(crate) struct Watching {
     thread: &'static Thread,
     begun: Begun,
     /// 0 where no clock was read.
@@ -103,7 +110,7 @@ struct Watching {
 
 impl Watching {
     #[inline]
-    fn begin(watch: &mut Watch, thread: &'static Thread, anchor: usize) -> Self {
+    pub(crate) fn begin(watch: &mut Watch, thread: &'static Thread, anchor: usize) -> Self {
         let mut place = thread.place();
         if Place::runtime_in(place) != watch.runtime {
             place = get_to_know(watch, thread);
@@ -127,6 +134,12 @@ impl Watching {
             label: watch.label,
             timing,
         }
+    }
+}
+
+impl Watching {
+    pub(crate) const fn seq(&self) -> Seq {
+        self.begun.seq()
     }
 }
 
@@ -202,6 +215,8 @@ impl<F: Future> WatchExt for F {}
 
 /// [`tokio::spawn`] of a watched future that is named after the place of this call.
 ///
+/// Within an [audited](crate::audit()) future, what is spawned is audited with it.
+///
 /// # Panics
 /// Outside a tokio runtime, as `tokio::spawn` does.
 ///
@@ -217,7 +232,7 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    tokio::spawn(Watched::new(future, "spawn"))
+    spawn_watched("spawn", future)
 }
 
 /// [`tokio::spawn`] of a watched future, like `tokio::spawn(future.watched(name))`.
@@ -230,7 +245,22 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    tokio::spawn(Watched::new(future, &name.into()))
+    spawn_watched(&name.into(), future)
+}
+
+#[track_caller]
+fn spawn_watched<F>(name: &str, future: F) -> JoinHandle<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    match audit::current() {
+        None => tokio::spawn(Watched::new(future, name)),
+        Some(audit) => {
+            let location = Location::caller();
+            tokio::spawn(Inherited::new(future, name, location, audit))
+        }
+    }
 }
 
 #[cfg(test)]

@@ -112,3 +112,7 @@ pub mod stacks {
     //! - A program that handles the signal itself keeps its handler, and has no
     //!   stacks of running threads: [`Health::no_stacks`](crate::Health::no_stacks).
 }
+
+pub mod testing {
+    //! Futures under test.
+}

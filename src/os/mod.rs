@@ -27,7 +27,8 @@ mod platform;
 mod platform;
 
 pub(crate) use platform::{
-    Capturer, DEFAULT_SIGNAL, Symbolizer, ThreadProbe, is_usable_signal, syscall_name, thread_id,
+    Capturer, DEFAULT_SIGNAL, DETECTION, Symbolizer, ThreadProbe, interpose, is_usable_signal,
+    module_files, syscall_name, thread_id, usage, usage_after,
 };
 
 /// Whether running threads may be sent a signal.
@@ -68,6 +69,42 @@ impl Activity {
     /// that has slept. To return from one takes it less than this.
     pub(crate) const fn has_run_since(&self, before: &Activity) -> bool {
         self.sleeps == before.sleeps && self.cpu_ns > before.cpu_ns + SURELY_BACK_NS
+    }
+}
+
+/// What a thread has done in all, by its own account.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Usage {
+    pub(crate) sleeps: u64,
+    /// Pages that had to be read from disk.
+    pub(crate) major_faults: u64,
+    /// Pages that had only to be mapped.
+    pub(crate) minor_faults: u64,
+    pub(crate) cpu_ns: u64,
+    /// Spent waiting for a CPU.
+    pub(crate) wait_ns: u64,
+}
+
+impl Usage {
+    /// What has come on top since an earlier account.
+    pub(crate) const fn since(&self, before: &Usage) -> Usage {
+        Usage {
+            sleeps: self.sleeps.saturating_sub(before.sleeps),
+            major_faults: self.major_faults.saturating_sub(before.major_faults),
+            minor_faults: self.minor_faults.saturating_sub(before.minor_faults),
+            cpu_ns: self.cpu_ns.saturating_sub(before.cpu_ns),
+            wait_ns: self.wait_ns.saturating_sub(before.wait_ns),
+        }
+    }
+
+    pub(crate) const fn plus(&self, more: &Usage) -> Usage {
+        Usage {
+            sleeps: self.sleeps.saturating_add(more.sleeps),
+            major_faults: self.major_faults.saturating_add(more.major_faults),
+            minor_faults: self.minor_faults.saturating_add(more.minor_faults),
+            cpu_ns: self.cpu_ns.saturating_add(more.cpu_ns),
+            wait_ns: self.wait_ns.saturating_add(more.wait_ns),
+        }
     }
 }
 

@@ -264,6 +264,9 @@ impl Watchdog {
             stalls: ledger.stalls(),
             forgotten: ledger.forgotten(),
             health: self.health_with(&ledger),
+            blocking: Vec::new(),
+            allowed: Vec::new(),
+            detection: None,
         };
         drop(ledger);
         report

@@ -1,10 +1,12 @@
 //! Platforms that are not written yet: nothing is known of other threads.
 
+use crate::blocking::Detection;
 use crate::detector::ThreadTimes;
-use crate::os::{Activity, Captured, Doing, Miss, ModuleFile, SignalUse};
+use crate::os::{Activity, Captured, Doing, Miss, ModuleFile, SignalUse, Usage};
 use crate::stall::Frame;
 
 pub(crate) const DEFAULT_SIGNAL: i32 = 0;
+pub(crate) const DETECTION: Detection = Detection::Nothing;
 
 /// No id: threads are told apart by their entry only.
 pub(crate) const fn thread_id() -> i32 {
@@ -14,6 +16,20 @@ pub(crate) const fn thread_id() -> i32 {
 pub(crate) const fn syscall_name(_number: i64) -> Option<&'static str> {
     None
 }
+
+pub(crate) const fn module_files() -> Vec<ModuleFile> {
+    Vec::new()
+}
+
+pub(crate) const fn usage() -> Option<Usage> {
+    None
+}
+
+pub(crate) const fn usage_after() -> Option<Usage> {
+    None
+}
+
+pub(crate) const fn interpose() {}
 
 /// None is ever sent.
 pub(crate) const fn is_usable_signal(_signal: i32) -> bool {

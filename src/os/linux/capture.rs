@@ -5,6 +5,7 @@
 
 use std::fs::File;
 
+use crate::os::platform::modules::Module;
 use crate::os::platform::position::Position;
 use crate::os::platform::signal::{self, Answer, NoCopy, Request};
 use crate::os::platform::unwind::{Proof, Registers, StackCopy, Unwinder};
@@ -225,16 +226,7 @@ impl Capturer {
 
     /// The files that addresses lie in, for symbolizing elsewhere.
     pub(crate) fn modules(&self) -> Vec<ModuleFile> {
-        self.unwinder
-            .modules()
-            .iter()
-            .map(|module| ModuleFile {
-                path: module.path.clone(),
-                bias: module.bias,
-                range: module.range.clone(),
-                build_id: module.build_id.clone(),
-            })
-            .collect()
+        self.unwinder.modules().iter().map(Module::file).collect()
     }
 }
 

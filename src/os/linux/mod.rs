@@ -2,11 +2,16 @@
 
 #![allow(unsafe_code)]
 
+use crate::blocking::Detection;
+
 mod calls;
 mod capture;
 #[cfg(test)]
 mod cost;
+#[cfg(all(feature = "interpose", target_env = "gnu"))]
+mod interpose;
 mod modules;
+mod own;
 mod position;
 mod signal;
 #[cfg(test)]
@@ -15,11 +20,31 @@ mod symbolize;
 mod syscalls;
 mod thread;
 mod unwind;
+#[cfg(all(feature = "interpose", target_env = "gnu"))]
+mod walk;
 
 pub(crate) use capture::Capturer;
+pub(crate) use modules::module_files;
+pub(crate) use own::{usage, usage_after};
 pub(crate) use symbolize::Symbolizer;
 pub(crate) use syscalls::syscall_name;
 pub(crate) use thread::{ThreadProbe, thread_id};
+
+/// By what blocking is known here.
+pub(crate) const DETECTION: Detection = if INTERPOSED {
+    Detection::Calls
+} else {
+    Detection::Sleeps
+};
+
+/// Whether the C library's blocking calls go through ours.
+const INTERPOSED: bool = cfg!(all(feature = "interpose", target_env = "gnu"));
+
+/// Sees to it that [`INTERPOSED`] is true.
+pub(crate) fn interpose() {
+    #[cfg(all(feature = "interpose", target_env = "gnu"))]
+    interpose::link();
+}
 
 /// The signal that running threads are asked with: ignored where nobody handles
 /// it, passed on by debuggers, and used by no profiler.

@@ -6,6 +6,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::os::ModuleFile;
+
 /// One executable or library in memory.
 #[derive(Clone, Debug)]
 pub(crate) struct Module {
@@ -19,6 +21,23 @@ pub(crate) struct Module {
     /// Address ranges of code.
     pub(crate) code: Vec<Range<u64>>,
     pub(crate) tables: Option<Tables>,
+}
+
+impl Module {
+    pub(crate) fn file(&self) -> ModuleFile {
+        ModuleFile {
+            path: self.path.clone(),
+            bias: self.bias,
+            range: self.range.clone(),
+            build_id: self.build_id.clone(),
+        }
+    }
+}
+
+/// The files of the modules that are loaded now.
+pub(crate) fn module_files() -> Vec<ModuleFile> {
+    let (_, modules) = load();
+    modules.iter().map(Module::file).collect()
 }
 
 /// A module's unwind tables. Copied, because a library can be unloaded meanwhile.

@@ -1,0 +1,238 @@
+//! What an audit looks for, and for how long.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
+
+use crate::audit::future::{Audited, Auditing, TryAuditing, Unfinished, Why};
+use crate::audit::session::{OnLimit, Wanted};
+use crate::error::Error;
+use crate::registry::lock;
+use crate::report::Report;
+use crate::severity::Thresholds;
+
+/// How long a thread that has been told of its limit has to say something itself.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Sets up an [audit](crate::audit()).
+///
+/// ```
+/// use std::time::Duration;
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// let audited = stallscope::Audit::new()
+///     .name("checkout")
+///     .under(Duration::from_millis(50))
+///     .limit(Duration::from_secs(30))
+///     .try_run(async { 1 + 1 })
+///     .await
+///     .unwrap();
+/// assert_eq!(audited.output, 2);
+/// # }
+/// ```
+#[must_use = "an audit begins with `run`, `try_run` or `block_on`"]
+pub struct Audit {
+    name: Cow<'static, str>,
+    thresholds: Thresholds,
+    under: Option<Duration>,
+    limit: Option<Duration>,
+    on_limit: Option<OnLimit>,
+    whole_runtime: bool,
+}
+
+impl fmt::Debug for Audit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Audit")
+            .field("name", &self.name)
+            .field("thresholds", &self.thresholds)
+            .field("under", &self.under)
+            .field("limit", &self.limit)
+            .field("on_limit", &self.on_limit.is_some())
+            .field("whole_runtime", &self.whole_runtime)
+            .finish()
+    }
+}
+
+impl Default for Audit {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Audit {
+    /// An audit with the default thresholds, of the future alone, without a limit.
+    pub fn new() -> Self {
+        Audit {
+            name: Cow::Borrowed("audited future"),
+            thresholds: Thresholds::default(),
+            under: None,
+            limit: None,
+            on_limit: None,
+            whole_runtime: false,
+        }
+    }
+
+    /// What messages call the future.
+    pub fn name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// From which duration on a stall has which severity.
+    pub const fn thresholds(mut self, thresholds: Thresholds) -> Self {
+        self.thresholds = thresholds;
+        self
+    }
+
+    /// From which duration on a poll is a stall; `thresholds.monitor` by default.
+    ///
+    /// Time spent waiting for a CPU does not count.
+    pub const fn under(mut self, under: Duration) -> Self {
+        self.under = Some(under);
+        self
+    }
+
+    /// For how long it may run, in real time, even where tokio's time is paused.
+    ///
+    /// A future that is pending then is given up; one that is stuck in a poll
+    /// cannot be, see [`Audit::on_limit`] and [`Audit::block_on`].
+    pub const fn limit(mut self, limit: Duration) -> Self {
+        self.limit = Some(limit);
+        self
+    }
+
+    /// Calls `callback` with the report when the limit is reached, from another
+    /// thread: even while the future is stuck in a poll.
+    pub fn on_limit(mut self, callback: impl Fn(&Report) + Send + Sync + 'static) -> Self {
+        self.on_limit = Some(Box::new(callback));
+        self
+    }
+
+    /// Watches all of the runtime that the future is polled in.
+    ///
+    /// Stalls of any of its workers then are in the report, whoever caused them,
+    /// found as a [`Watchdog`](crate::Watchdog) finds them. Blocking that is
+    /// shorter than a stall is known of this future and what it
+    /// [spawned](crate::spawn) only; with the feature `interpose`, of all of the
+    /// runtime's tasks but for waiting for locks.
+    pub const fn whole_runtime(mut self) -> Self {
+        self.whole_runtime = true;
+        self
+    }
+
+    /// Audits a future.
+    ///
+    /// # Panics
+    /// If the future does, if the limit is reached, or a setting is out of range.
+    #[track_caller]
+    pub fn run<F: Future>(self, future: F) -> Auditing<F> {
+        Auditing::new(self.try_run(future))
+    }
+
+    /// Audits a future; a panic of it, or the limit, comes back with the report.
+    #[track_caller]
+    pub fn try_run<F: Future>(self, future: F) -> TryAuditing<F> {
+        let location = Location::caller();
+        let name = self.name.clone().into_owned();
+        let whole_runtime = self.whole_runtime;
+        TryAuditing::new(future, name, location, self.wanted(), whole_runtime)
+    }
+
+    /// Audits a future on a thread of its own, in a current-thread runtime of its
+    /// own, and waits for it: no longer than the limit even if it is stuck in a poll.
+    ///
+    /// The thread of a future that is stuck is left behind.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use stallscope::{Audit, Why};
+    ///
+    /// let stuck = Audit::new()
+    ///     .limit(Duration::from_millis(100))
+    ///     .block_on(|| async { std::thread::sleep(Duration::from_secs(5)) })
+    ///     .unwrap_err();
+    /// assert!(matches!(stuck.why, Why::Limit(_)));
+    /// assert!(stuck.report.stalls()[0].is_ongoing());
+    /// ```
+    ///
+    /// # Errors
+    /// If the future panics, the limit is reached, or the runtime cannot be made.
+    #[track_caller]
+    pub fn block_on<F, T>(
+        mut self,
+        make: impl FnOnce() -> F + Send + 'static,
+    ) -> Result<Audited<T>, Unfinished>
+    where
+        F: Future<Output = T>,
+        T: Send + 'static,
+    {
+        let (send, receive) = channel();
+        let limit = self.limit;
+        // Where the future is stuck, its report comes from outside.
+        let from_outside = std::sync::Arc::new(std::sync::Mutex::new(None));
+        let outside = std::sync::Arc::clone(&from_outside);
+        let users = self.on_limit.take();
+        self.on_limit = Some(Box::new(move |report| {
+            *lock(&outside) = Some(Box::new(report.clone()));
+            if let Some(users) = &users {
+                users(report);
+            }
+        }));
+        let location = Location::caller();
+        let name = self.name.clone().into_owned();
+        let whole_runtime = self.whole_runtime;
+        let wanted = self.wanted();
+        let audit = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .map_err(|error| Unfinished::refused(Error::thread("audit", error)))?;
+            let auditing = TryAuditing::new(make(), name, location, wanted, whole_runtime);
+            runtime.block_on(auditing)
+        };
+        let started = std::thread::Builder::new()
+            .name("stallscope-audited".to_owned())
+            .spawn(move || {
+                let ended = catch_unwind(AssertUnwindSafe(audit)).unwrap_or_else(|payload| {
+                    Err(Unfinished {
+                        why: Why::Panicked(payload),
+                        report: Box::default(),
+                    })
+                });
+                let _ = send.send(ended);
+            });
+        if let Err(error) = started {
+            return Err(Unfinished::refused(Error::thread("audit", error)));
+        }
+        let ended = match limit {
+            Some(limit) => receive.recv_timeout(limit + GRACE),
+            None => receive.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        ended.unwrap_or_else(|_| {
+            Err(Unfinished {
+                why: Why::Limit(limit.unwrap_or_default()),
+                report: lock(&from_outside).take().unwrap_or_default(),
+            })
+        })
+    }
+
+    fn wanted(self) -> Result<Wanted, Error> {
+        self.thresholds.check()?;
+        let under = self.under.unwrap_or(self.thresholds.monitor);
+        if under.is_zero() {
+            return Err(Error::config(
+                "under",
+                "is zero, which makes every poll a stall".to_owned(),
+                "set it to what a poll may take, say 10 ms",
+            ));
+        }
+        Ok(Wanted {
+            thresholds: self.thresholds,
+            floor: under,
+            limit: self.limit,
+            on_limit: self.on_limit,
+        })
+    }
+}

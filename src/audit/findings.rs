@@ -1,0 +1,437 @@
+//! From what an audit has gathered to its report.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use crate::audit::session::{Call, Noted, Polls, Session, Sighting, TaskName};
+use crate::blocking::{Allowed, Blocking, Detection};
+use crate::cause;
+use crate::detector::Shares;
+use crate::health::Health;
+use crate::histogram::Histogram;
+use crate::ledger::Ledger;
+use crate::os::{self, Doing, ModuleFile, Symbolizer};
+use crate::registry::{lock, registry};
+use crate::report::{Report, SCHEMA_VERSION, TaskPolls};
+use crate::slot::Seq;
+use crate::stall::{Cause, Phase, Stack, Stall, StallEvent, StallId, StallKind, Task};
+use crate::trim;
+
+/// An audited poll that is not over.
+#[derive(Clone, Debug)]
+pub(crate) struct InProgress {
+    pub(crate) thread: usize,
+    pub(crate) seq: Seq,
+    pub(crate) age: Duration,
+    pub(crate) doing: Option<Doing>,
+}
+
+/// How the kernel's work on a thread's own memory is called: it may have to wait
+/// for another thread's, shortly, whatever the program does.
+const MEMORY_CALLS: [&str; 6] = ["mmap", "munmap", "mprotect", "madvise", "mremap", "brk"];
+/// How long such a wait is at most where it was not seen, without the time spent
+/// waiting for a CPU. Measured: 1 to 9 us, rarely 100; the shortest sleep by a timer takes
+/// 50 (the slack that timers have, prctl(2), PR_SET_TIMERSLACK).
+const MEMORY_NS: u64 = 35_000;
+
+/// What the other tasks of a runtime that is audited as a whole are called.
+const NEIGHBOURS: &str = "a task of the runtime";
+
+/// What is known of an audit at this moment.
+///
+/// `others`: stalls that a watchdog of the whole runtime has seen.
+pub(crate) fn report(session: &Session, in_progress: &[InProgress], others: Vec<Stall>) -> Report {
+    let sightings = session.sightings();
+    session.with_polls(|polls| {
+        let mut findings = Findings::new(session, &sightings);
+        for noted in &polls.noted {
+            findings.judge(noted);
+        }
+        for call in &polls.neighbours {
+            let stack = findings.stack(&call.addresses);
+            // Without a line of the user's it is tokio at work.
+            let users = stack.as_ref().is_some_and(|stack| stack.culprit.is_some());
+            if users && !elsewhere(stack.as_ref()) {
+                let name = TaskName {
+                    name: NEIGHBOURS.to_owned(),
+                    location: session.name.location,
+                };
+                findings.add_call(&name, call, stack);
+            }
+        }
+        for poll in in_progress {
+            findings.judge_in_progress(poll, &session.name);
+        }
+        for stall in others {
+            let ours = stall.task().is_some_and(|other| {
+                polls.by_name.iter().any(|(name, _)| {
+                    let task = task(name);
+                    task.name == other.name && task.location == other.location
+                })
+            });
+            if !ours {
+                let phase = if stall.is_ongoing() {
+                    Phase::Started
+                } else {
+                    Phase::Ended
+                };
+                findings.enter(stall, phase);
+            }
+        }
+        findings.finish(polls)
+    })
+}
+
+/// Kept from report to report: to load the debug info of a debug build takes half
+/// a second.
+static SYMBOLIZER: Mutex<Option<Symbolizer>> = Mutex::new(None);
+
+/// Lets go of debug info.
+pub(crate) fn release() {
+    if let Some(symbolizer) = lock(&SYMBOLIZER).as_mut() {
+        symbolizer.release();
+    }
+}
+
+struct Findings<'a> {
+    session: &'a Session,
+    sightings: &'a [Sighting],
+    modules: Option<Vec<ModuleFile>>,
+    ledger: Ledger,
+    blocking: Vec<Blocking>,
+}
+
+impl<'a> Findings<'a> {
+    fn new(session: &'a Session, sightings: &'a [Sighting]) -> Self {
+        Findings {
+            session,
+            sightings,
+            modules: None,
+            ledger: Ledger::default(),
+            blocking: Vec::new(),
+        }
+    }
+
+    fn stack(&mut self, addresses: &[u64]) -> Option<Stack> {
+        if addresses.is_empty() {
+            return None;
+        }
+        let modules = self.modules.get_or_insert_with(os::module_files).clone();
+        let frames = lock(&SYMBOLIZER)
+            .get_or_insert_default()
+            .symbolize(addresses, modules);
+        let trimmed = trim::trim(&frames);
+        Some(Stack {
+            frames,
+            culprit: trimmed.culprit,
+            leaf: trimmed.leaf,
+        })
+    }
+
+    fn judge(&mut self, noted: &Noted) {
+        let seen: Vec<Seen> = self
+            .sightings_of(noted.thread, noted.seq)
+            .into_iter()
+            .map(|sighting| self.seen(&sighting))
+            .collect();
+        let calls: Vec<(Call, Option<Stack>)> = noted
+            .calls
+            .iter()
+            .map(|call| (call.clone(), self.stack(&call.addresses)))
+            .filter(|(_, stack)| !elsewhere(stack.as_ref()))
+            .collect();
+        // Its worker went on without this thread: nothing was held up.
+        let in_place = noted.handed_over && calls.is_empty()
+            || seen.iter().any(|seen| elsewhere(seen.stack.as_ref()));
+        if in_place {
+            return;
+        }
+        self.judge_sleeps(noted, &calls, &seen);
+        for (call, stack) in &calls {
+            self.add_call(&noted.name, call, stack.clone());
+        }
+        if let Some(severity) = self.session.severity_of(noted.counts_ns()) {
+            let (cause, stack) = why(noted, &calls, &seen);
+            let usage = noted.spent.usage;
+            let stall = Stall {
+                id: StallId(registry().next_stall_id()),
+                severity,
+                kind: StallKind::Poll,
+                task: Some(task(&noted.name)),
+                worker: noted.worker,
+                duration_ns: noted.spent.wall_ns,
+                on_cpu_ns: usage.cpu_ns,
+                waiting_ns: usage.wait_ns,
+                off_cpu_ns: noted.off_ns(),
+                cause,
+                stack,
+                ongoing: false,
+            };
+            self.enter(stall, Phase::Ended);
+        }
+    }
+
+    /// The sleeps that no call accounts for.
+    fn judge_sleeps(&mut self, noted: &Noted, calls: &[(Call, Option<Stack>)], seen: &[Seen]) {
+        let in_calls: u64 = calls.iter().map(|(call, _)| call.sleeps).sum();
+        let usage = noted.spent.usage;
+        let unexplained = usage.sleeps.saturating_sub(in_calls);
+        if unexplained == 0 && usage.major_faults == 0 {
+            return;
+        }
+        let asleep: Vec<&Seen> = seen
+            .iter()
+            .filter(|seen| seen.cause != Cause::OnCpu && !is_called(&seen.cause, calls))
+            .collect();
+        let of_memory = |seen: &&Seen| match &seen.cause {
+            Cause::Blocked { syscall } => MEMORY_CALLS.contains(&syscall.as_str()),
+            Cause::PageFault => usage.major_faults == 0,
+            _ => false,
+        };
+        let blocked: Vec<&&Seen> = asleep.iter().filter(|seen| !of_memory(seen)).collect();
+        for seen in &blocked {
+            let sleeps = unexplained / blocked.len() as u64;
+            let wall_ns = noted.spent.wall_ns / blocked.len() as u64;
+            self.add(
+                &noted.name,
+                seen.cause.clone(),
+                seen.stack.clone(),
+                sleeps.max(1),
+                wall_ns,
+            );
+        }
+        let off_ns = noted.off_ns();
+        let unseen = blocked.is_empty() && (asleep.len() as u64) < unexplained.max(1);
+        if !unseen {
+            return;
+        }
+        if usage.major_faults > 0 {
+            self.add(&noted.name, Cause::PageFault, None, unexplained, off_ns);
+        } else if os::DETECTION == Detection::Calls || noted.panicked {
+            // It was in no call that blocks: the kernel was busy with memory.
+        } else if usage.minor_faults == 0 || off_ns >= MEMORY_NS * unexplained {
+            self.add(&noted.name, Cause::Unknown, None, unexplained, off_ns);
+        }
+    }
+
+    fn judge_in_progress(&mut self, poll: &InProgress, name: &TaskName) {
+        let age_ns = u64::try_from(poll.age.as_nanos()).unwrap_or(u64::MAX);
+        let Some(severity) = self.session.severity_of(age_ns) else {
+            return;
+        };
+        let seen: Vec<Seen> = self
+            .sightings_of(poll.thread, poll.seq)
+            .into_iter()
+            .map(|sighting| self.seen(&sighting))
+            .collect();
+        let last = seen.into_iter().last();
+        let stack = last.and_then(|seen| seen.stack);
+        if elsewhere(stack.as_ref()) {
+            return;
+        }
+        let cause = refined(cause_of(poll.doing), stack.as_ref());
+        if !matches!(cause, Cause::OnCpu | Cause::Unknown) {
+            self.add(name, cause.clone(), stack.clone(), 1, age_ns);
+        }
+        let stall = Stall {
+            id: StallId(registry().next_stall_id()),
+            severity,
+            kind: StallKind::Poll,
+            task: Some(task(name)),
+            worker: None,
+            duration_ns: age_ns,
+            on_cpu_ns: 0,
+            waiting_ns: 0,
+            off_cpu_ns: 0,
+            cause,
+            stack,
+            ongoing: true,
+        };
+        self.enter(stall, Phase::Started);
+    }
+
+    fn enter(&mut self, stall: Stall, phase: Phase) {
+        self.ledger.enter(&StallEvent { phase, stall });
+    }
+
+    fn sightings_of(&self, thread: usize, seq: Seq) -> Vec<Sighting> {
+        self.sightings
+            .iter()
+            .filter(|sighting| sighting.thread == thread && sighting.seq == seq)
+            .cloned()
+            .collect()
+    }
+
+    fn seen(&mut self, sighting: &Sighting) -> Seen {
+        let stack = self.stack(&sighting.addresses);
+        Seen {
+            cause: refined(cause_of(Some(sighting.doing)), stack.as_ref()),
+            stack,
+            seen: sighting.seen,
+        }
+    }
+
+    fn add_call(&mut self, name: &TaskName, call: &Call, stack: Option<Stack>) {
+        let cause = Cause::Blocked {
+            syscall: call.name.to_owned(),
+        };
+        let cause = refined(cause, stack.as_ref());
+        self.add(name, cause, stack, call.sleeps, call.wall_ns);
+    }
+
+    fn add(
+        &mut self,
+        name: &TaskName,
+        cause: Cause,
+        stack: Option<Stack>,
+        sleeps: u64,
+        wall_ns: u64,
+    ) {
+        let culprit = |stack: &Option<Stack>| {
+            let frame = stack.as_ref()?.culprit()?;
+            Some((frame.function.clone(), frame.file.clone(), frame.line))
+        };
+        let at = culprit(&stack);
+        let same = |known: &&mut Blocking| {
+            known.task.name == name.name && known.cause == cause && culprit(&known.stack) == at
+        };
+        if let Some(known) = self.blocking.iter_mut().find(same) {
+            known.count += 1;
+            known.sleeps += sleeps;
+            known.total_ns = known.total_ns.saturating_add(wall_ns);
+            known.max_ns = known.max_ns.max(wall_ns);
+        } else {
+            self.blocking.push(Blocking {
+                task: task(name),
+                cause,
+                stack,
+                count: 1,
+                sleeps,
+                total_ns: wall_ns,
+                max_ns: wall_ns,
+            });
+        }
+    }
+
+    fn finish(mut self, polls: &Polls) -> Report {
+        self.blocking
+            .sort_by_key(|blocking| std::cmp::Reverse(blocking.total_ns));
+        let mut all = Histogram::new();
+        let tasks = polls
+            .by_name
+            .iter()
+            .map(|(name, recorder)| {
+                let mut histogram = Histogram::new();
+                recorder.add_to(&mut histogram);
+                all.merge(&histogram);
+                let task = task(name);
+                TaskPolls {
+                    stalls: self.ledger.counts_of(&task.name, task.location.as_ref()),
+                    name: task.name,
+                    location: task.location,
+                    polls: histogram.summary(),
+                }
+            })
+            .collect();
+        let allowed = polls.allowed.iter().map(|sum| Allowed {
+            reason: sum.section.reason.to_owned(),
+            location: sum.section.location.into(),
+            count: sum.count,
+            sleeps: sum.section.sleeps,
+            total_ns: sum.section.wall_ns,
+        });
+        let workers = tokio::runtime::Handle::try_current()
+            .map_or(0, |handle| handle.metrics().num_workers());
+        Report {
+            version: SCHEMA_VERSION,
+            workers,
+            watched_ns: u64::try_from(self.session.started.elapsed().as_nanos())
+                .unwrap_or(u64::MAX),
+            max_severity: self.ledger.max_severity(),
+            counts: self.ledger.counts(),
+            hotspots: self.ledger.hotspots(),
+            tasks,
+            polls: all.summary(),
+            lag: Histogram::new().summary(),
+            stalls: self.ledger.stalls(),
+            forgotten: polls.omitted,
+            health: Health::default(),
+            blocking: self.blocking,
+            allowed: allowed.collect(),
+            detection: Some(if polls.unmeasured {
+                Detection::Nothing
+            } else {
+                os::DETECTION
+            }),
+        }
+    }
+}
+
+/// A sighting, explained.
+struct Seen {
+    cause: Cause,
+    stack: Option<Stack>,
+    seen: u32,
+}
+
+fn task(name: &TaskName) -> Task {
+    Task {
+        name: name.name.clone(),
+        location: Some(name.location.into()),
+        id: None,
+    }
+}
+
+fn elsewhere(stack: Option<&Stack>) -> bool {
+    stack.is_some_and(|stack| trim::passes_block_in_place(&stack.frames))
+}
+
+fn cause_of(doing: Option<Doing>) -> Cause {
+    cause::judge(&cause::Evidence {
+        shares: Shares::default(),
+        last: doing,
+        asleep: None,
+    })
+}
+
+fn refined(cause: Cause, stack: Option<&Stack>) -> Cause {
+    match stack {
+        Some(stack) => cause::refine(cause, stack),
+        None => cause,
+    }
+}
+
+/// Whether what was seen from outside is one of the calls seen from within.
+fn is_called(cause: &Cause, calls: &[(Call, Option<Stack>)]) -> bool {
+    !calls.is_empty() && *cause != Cause::PageFault
+}
+
+/// Why a poll was long, by where most of its time went.
+fn why(noted: &Noted, calls: &[(Call, Option<Stack>)], seen: &[Seen]) -> (Cause, Option<Stack>) {
+    let usage = noted.spent.usage;
+    let off_ns = noted.off_ns();
+    let most_seen = |on_cpu: bool| {
+        seen.iter()
+            .filter(|seen| (seen.cause == Cause::OnCpu) == on_cpu)
+            .max_by_key(|seen| seen.seen)
+    };
+    let computed = usage.sleeps == 0 || usage.cpu_ns >= off_ns;
+    if noted.measured && computed && !noted.panicked {
+        let stack = most_seen(true).and_then(|seen| seen.stack.clone());
+        return (Cause::OnCpu, stack);
+    }
+    let longest = calls.iter().max_by_key(|(call, _)| call.wall_ns);
+    if let Some((call, stack)) = longest
+        && call.wall_ns >= off_ns / 2
+    {
+        let cause = Cause::Blocked {
+            syscall: call.name.to_owned(),
+        };
+        return (refined(cause, stack.as_ref()), stack.clone());
+    }
+    match most_seen(false) {
+        Some(seen) => (seen.cause.clone(), seen.stack.clone()),
+        None if usage.major_faults > 0 => (Cause::PageFault, None),
+        None => (Cause::Unknown, None),
+    }
+}

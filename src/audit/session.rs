@@ -1,0 +1,316 @@
+//! What one audit has gathered so far.
+
+use std::panic::Location;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use crate::audit::measure::Spent;
+use crate::histogram::Recorder;
+use crate::os::Doing;
+use crate::registry::lock;
+use crate::report::Report;
+use crate::severity::{Severity, Thresholds};
+use crate::slot::Seq;
+
+/// How many polls are remembered one by one; more are only counted.
+const MAX_NOTED: usize = 1_000;
+/// How many sightings.
+const MAX_SIGHTINGS: usize = 1_000;
+/// How many reasons to allow blocking.
+const MAX_ALLOWED: usize = 256;
+
+/// A future's name, and where it was given.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct TaskName {
+    pub(crate) name: String,
+    pub(crate) location: &'static Location<'static>,
+}
+
+/// A call that blocks by what it is, seen as it was made.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    pub(crate) name: &'static str,
+    pub(crate) addresses: Vec<u64>,
+    pub(crate) wall_ns: u64,
+    pub(crate) sleeps: u64,
+}
+
+/// A section in which blocking was allowed.
+#[derive(Clone, Debug)]
+pub(crate) struct AllowedSection {
+    pub(crate) reason: &'static str,
+    pub(crate) location: &'static Location<'static>,
+    pub(crate) wall_ns: u64,
+    pub(crate) sleeps: u64,
+}
+
+/// All sections of one reason and place.
+#[derive(Clone, Debug)]
+pub(crate) struct AllowedSum {
+    pub(crate) section: AllowedSection,
+    pub(crate) count: u64,
+}
+
+/// A poll that is worth a thought.
+#[derive(Clone, Debug)]
+pub(crate) struct Noted {
+    /// The address of its thread's entry.
+    pub(crate) thread: usize,
+    pub(crate) seq: Seq,
+    pub(crate) name: Arc<TaskName>,
+    pub(crate) worker: Option<usize>,
+    /// Without what was allowed.
+    pub(crate) spent: Spent,
+    /// Whether the system tells what threads do.
+    pub(crate) measured: bool,
+    /// The worker went on with another thread meanwhile: `block_in_place`.
+    pub(crate) handed_over: bool,
+    /// It ended by a panic, whose message may have taken long to print.
+    pub(crate) panicked: bool,
+    pub(crate) calls: Vec<Call>,
+}
+
+impl Noted {
+    /// How long its thread slept.
+    pub(crate) const fn off_ns(&self) -> u64 {
+        let Spent { wall_ns, usage } = self.spent;
+        match usage.sleeps {
+            0 => 0,
+            _ => wall_ns.saturating_sub(usage.cpu_ns + usage.wait_ns),
+        }
+    }
+
+    /// What counts of its duration: not the time spent waiting for a CPU.
+    pub(crate) const fn counts_ns(&self) -> u64 {
+        let Spent { wall_ns, usage } = self.spent;
+        if !self.measured {
+            wall_ns
+        } else if self.panicked {
+            self.off_ns()
+        } else if usage.sleeps == 0 {
+            // Exact, even where the machine itself stood still.
+            usage.cpu_ns
+        } else {
+            wall_ns.saturating_sub(usage.wait_ns)
+        }
+    }
+}
+
+/// A thread as it was seen from outside during an audited poll.
+#[derive(Clone, Debug)]
+pub(crate) struct Sighting {
+    pub(crate) thread: usize,
+    pub(crate) seq: Seq,
+    pub(crate) doing: Doing,
+    /// None where it could not be unwound.
+    pub(crate) addresses: Vec<u64>,
+    /// How often it was seen there.
+    pub(crate) seen: u32,
+}
+
+/// What is known of polls that are over.
+#[derive(Debug, Default)]
+pub(crate) struct Polls {
+    pub(crate) by_name: Vec<(Arc<TaskName>, Recorder)>,
+    pub(crate) noted: Vec<Noted>,
+    /// Calls of other tasks of a runtime that is audited as a whole.
+    pub(crate) neighbours: Vec<Call>,
+    /// How many more would have been noted.
+    pub(crate) omitted: u64,
+    pub(crate) allowed: Vec<AllowedSum>,
+    /// A poll could not be measured: the system does not tell.
+    pub(crate) unmeasured: bool,
+}
+
+pub(crate) type OnLimit = Box<dyn Fn(&Report) + Send + Sync>;
+
+/// What an audit was asked for.
+pub(crate) struct Wanted {
+    pub(crate) thresholds: Thresholds,
+    /// From which duration on a poll is a stall.
+    pub(crate) floor: Duration,
+    pub(crate) limit: Option<Duration>,
+    pub(crate) on_limit: Option<OnLimit>,
+}
+
+impl std::fmt::Debug for Wanted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Wanted")
+            .field("floor", &self.floor)
+            .field("limit", &self.limit)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One audit; shared by its future, what that spawns, and the spotter.
+#[derive(Debug)]
+pub(crate) struct Session {
+    id: u64,
+    pub(crate) name: Arc<TaskName>,
+    pub(crate) wanted: Wanted,
+    pub(crate) started: Instant,
+    polls: Mutex<Polls>,
+    sightings: Mutex<Vec<Sighting>>,
+    waker: Mutex<Option<Waker>>,
+    expired: AtomicBool,
+    closed: AtomicBool,
+}
+
+impl Session {
+    pub(crate) fn new(name: Arc<TaskName>, wanted: Wanted) -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        Session {
+            // 0 stands for no audit.
+            id: LAST.fetch_add(1, Relaxed) + 1,
+            name,
+            wanted,
+            started: Instant::now(),
+            polls: Mutex::default(),
+            sightings: Mutex::default(),
+            waker: Mutex::default(),
+            expired: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) const fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub(crate) fn severity_of(&self, ns: u64) -> Option<Severity> {
+        let duration = Duration::from_nanos(ns);
+        (duration >= self.wanted.floor).then(|| {
+            self.wanted
+                .thresholds
+                .severity_of(duration)
+                .unwrap_or(Severity::Monitor)
+        })
+    }
+
+    /// Takes in a poll that is over.
+    pub(crate) fn note(&self, noted: Noted, sections: Vec<AllowedSection>) {
+        if self.is_closed() {
+            return;
+        }
+        let mut polls = lock(&self.polls);
+        let by_name = &mut polls.by_name;
+        let at = by_name.iter().position(|(name, _)| *name == noted.name);
+        let at = at.unwrap_or_else(|| {
+            by_name.push((Arc::clone(&noted.name), Recorder::new()));
+            by_name.len() - 1
+        });
+        if let Some((_, recorder)) = by_name.get(at) {
+            recorder.record(noted.spent.wall_ns);
+        }
+        for section in sections {
+            allow(&mut polls.allowed, section);
+        }
+        polls.unmeasured |= !noted.measured;
+        let worth = noted.spent.usage.sleeps > 0
+            || noted.spent.usage.major_faults > 0
+            || !noted.calls.is_empty()
+            || self.severity_of(noted.counts_ns()).is_some();
+        if !worth {
+            return;
+        }
+        if polls.noted.len() < MAX_NOTED {
+            polls.noted.push(noted);
+        } else {
+            polls.omitted += 1;
+        }
+    }
+
+    /// Takes in a call of another task of the same runtime.
+    pub(crate) fn note_neighbours(&self, call: Call) {
+        let mut polls = lock(&self.polls);
+        if polls.neighbours.len() < MAX_NOTED {
+            polls.neighbours.push(call);
+        } else {
+            polls.omitted += 1;
+        }
+    }
+
+    /// Takes in what was seen from outside.
+    pub(crate) fn see(&self, sighting: Sighting) {
+        let mut sightings = lock(&self.sightings);
+        if sightings.len() < MAX_SIGHTINGS {
+            sightings.push(sighting);
+        }
+    }
+
+    /// The thread is still where it was last seen.
+    pub(crate) fn see_again(&self, thread: usize, seq: Seq) {
+        let mut sightings = lock(&self.sightings);
+        let last = sightings
+            .iter_mut()
+            .rev()
+            .find(|sighting| sighting.thread == thread && sighting.seq == seq);
+        if let Some(last) = last {
+            last.seen = last.seen.saturating_add(1);
+        }
+    }
+
+    pub(crate) fn sightings(&self) -> Vec<Sighting> {
+        lock(&self.sightings).clone()
+    }
+
+    pub(crate) fn with_polls<T>(&self, f: impl FnOnce(&Polls) -> T) -> T {
+        f(&lock(&self.polls))
+    }
+
+    /// Whom to wake should the limit be reached.
+    pub(crate) fn wake_at_limit(&self, waker: &Waker) {
+        if self.wanted.limit.is_none() {
+            return;
+        }
+        let mut kept = lock(&self.waker);
+        match &mut *kept {
+            Some(kept) => kept.clone_from(waker),
+            None => *kept = Some(waker.clone()),
+        }
+    }
+
+    /// Whether the limit has just been reached.
+    pub(crate) fn expires(&self) -> bool {
+        let over = self
+            .wanted
+            .limit
+            .is_some_and(|limit| self.started.elapsed() >= limit);
+        over && !self.is_closed() && !self.expired.swap(true, Relaxed)
+    }
+
+    pub(crate) fn wake(&self) {
+        let waker = lock(&self.waker).take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    pub(crate) fn is_expired(&self) -> bool {
+        self.expired.load(Relaxed)
+    }
+
+    /// What it spawned may live on; it is no longer of interest.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Relaxed);
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Relaxed)
+    }
+}
+
+fn allow(sums: &mut Vec<AllowedSum>, section: AllowedSection) {
+    let same = |sum: &&mut AllowedSum| {
+        sum.section.location == section.location && sum.section.reason == section.reason
+    };
+    if let Some(sum) = sums.iter_mut().find(same) {
+        sum.count += 1;
+        sum.section.wall_ns = sum.section.wall_ns.saturating_add(section.wall_ns);
+        sum.section.sleeps += section.sleeps;
+    } else if sums.len() < MAX_ALLOWED {
+        sums.push(AllowedSum { section, count: 1 });
+    }
+}

@@ -1,0 +1,289 @@
+//! The thread that looks at audited polls from outside: where they sleep, where they compute.
+//!
+//! What a poll has done is told by its own thread, exactly; this one only finds
+//! the lines. One for the process, because a thread that comes and goes with
+//! each audit would disturb the memory of what is audited. It sleeps while
+//! nothing is audited.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::audit::findings::{self, InProgress};
+use crate::audit::session::{Session, Sighting};
+use crate::os::{
+    Activity, Capturer, DEFAULT_SIGNAL, Doing, SURELY_BACK_NS, SignalUse, ThreadProbe,
+};
+use crate::registry::{Thread, lock, registry};
+use crate::slot::Seq;
+
+const THREAD_NAME: &str = "stallscope-audit";
+/// How often it looks.
+const PERIOD: Duration = Duration::from_micros(250);
+/// From when on a poll that computes is asked where, and how often at most.
+const COMPUTES_FROM: Duration = Duration::from_millis(3);
+const MOST_SIGNALS: u32 = 4;
+/// How often a poll that moves too fast to be unwound is tried.
+const TRIES: u32 = 20;
+
+/// When debug info is let go.
+const QUIET: Duration = Duration::from_secs(30);
+
+static SPOTTER: OnceLock<Spotter> = OnceLock::new();
+
+#[derive(Debug, Default)]
+struct Spotter {
+    sessions: Mutex<Vec<Arc<Session>>>,
+    changed: Condvar,
+    /// Held while it looks.
+    looking: Mutex<Looking>,
+}
+
+/// What it remembers from look to look.
+#[derive(Debug, Default)]
+struct Looking {
+    capturer: Option<Capturer>,
+    probes: HashMap<usize, ThreadProbe>,
+    polls: HashMap<usize, Seen>,
+}
+
+/// The audited poll in progress on one thread.
+#[derive(Debug)]
+struct Seen {
+    session: u64,
+    seq: Seq,
+    since: Instant,
+    doing: Option<Doing>,
+    /// At the last capture.
+    captured: Option<Activity>,
+    activity: Option<Activity>,
+    tries: u32,
+    signals: u32,
+}
+
+/// Has a session's polls looked at until it is closed.
+///
+/// Without a thread to do so, no line is found, which the report then lacks.
+pub(crate) fn enlist(session: &Arc<Session>) {
+    let spotter = SPOTTER.get_or_init(Spotter::default);
+    {
+        let mut sessions = lock(&spotter.sessions);
+        sessions.retain(|session| !session.is_closed());
+        sessions.push(Arc::clone(session));
+    }
+    spotter.changed.notify_all();
+    static STARTED: OnceLock<bool> = OnceLock::new();
+    STARTED.get_or_init(|| {
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        let started = std::thread::Builder::new()
+            .name(THREAD_NAME.to_owned())
+            .spawn(move || {
+                let _ = ready.send(());
+                spotter.run();
+            });
+        // Its start would disturb what is audited.
+        started.is_ok() && is_ready.recv().is_ok()
+    });
+}
+
+/// Waits until what was seen so far has been taken in.
+pub(crate) fn settle() {
+    if let Some(spotter) = SPOTTER.get() {
+        drop(lock(&spotter.looking));
+    }
+}
+
+impl Spotter {
+    fn run(&'static self) {
+        loop {
+            let sessions = self.wait_for_sessions();
+            {
+                let mut looking = lock(&self.looking);
+                looking.look(&sessions);
+            }
+            for session in &sessions {
+                if session.expires() {
+                    self.expire(session);
+                }
+            }
+            std::thread::sleep(PERIOD);
+        }
+    }
+
+    fn wait_for_sessions(&self) -> Vec<Arc<Session>> {
+        let mut sessions = lock(&self.sessions);
+        loop {
+            sessions.retain(|session| !session.is_closed());
+            if !sessions.is_empty() {
+                return sessions.clone();
+            }
+            // A session may be closed at any time, and nobody says so.
+            lock(&self.looking).polls.clear();
+            let (woken, waited) = self
+                .changed
+                .wait_timeout(sessions, QUIET)
+                .unwrap_or_else(PoisonError::into_inner);
+            sessions = woken;
+            if waited.timed_out() {
+                findings::release();
+                sessions = self
+                    .changed
+                    .wait(sessions)
+                    .unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+    }
+
+    /// The audit's time is over: its future is woken to hear of it, and if that
+    /// is stuck, whoever asked is told from here.
+    fn expire(&self, session: &Session) {
+        let stuck = lock(&self.looking).in_progress(session);
+        if let Some(on_limit) = &session.wanted.on_limit {
+            let report = findings::report(session, &stuck, Vec::new());
+            // What the callback panics with is its own affair.
+            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| on_limit(&report)));
+        }
+        session.wake();
+    }
+}
+
+impl Looking {
+    fn look(&mut self, sessions: &[Arc<Session>]) {
+        let mut targets = Vec::new();
+        registry().for_each_thread(|number, thread| {
+            let (audit, seq) = thread.audited();
+            if audit != 0
+                && let Some(session) = sessions.iter().find(|session| session.id() == audit)
+            {
+                targets.push((number, thread, session, seq));
+            }
+        });
+        self.polls
+            .retain(|number, _| targets.iter().any(|(target, ..)| target == number));
+        for (number, thread, session, seq) in targets {
+            self.look_at(number, thread, session, seq);
+        }
+    }
+
+    fn look_at(&mut self, number: usize, thread: &'static Thread, session: &Session, seq: Seq) {
+        // The innermost leads to the shortest stack that proves itself.
+        let polls = thread.slot.polls();
+        let Some(anchor) = polls.as_slice().last().map(|poll| poll.stamp.anchor) else {
+            return;
+        };
+        let Some(tid) = thread.tid() else { return };
+        let Some(probe) = probe(&mut self.probes, number, tid) else {
+            return;
+        };
+        let seen = self
+            .polls
+            .entry(number)
+            .or_insert_with(|| Seen::new(session, seq));
+        if seen.seq != seq || seen.session != session.id() {
+            *seen = Seen::new(session, seq);
+        }
+        seen.doing = probe.doing(1);
+        let asleep = !matches!(seen.doing, None | Some(Doing::Running));
+        if !asleep && (seen.since.elapsed() < COMPUTES_FROM || seen.signals >= MOST_SIGNALS) {
+            return;
+        }
+        let Some(activity) = probe.activity() else {
+            return;
+        };
+        let address = std::ptr::from_ref(thread).addr();
+        let same_sleep = asleep
+            && seen
+                .captured
+                .is_some_and(|captured| captured.sleeps == activity.sleeps);
+        if same_sleep {
+            session.see_again(address, seq);
+            return;
+        }
+        let awake = !asleep && seen.awake_since(&activity);
+        if seen
+            .activity
+            .is_none_or(|before| before.sleeps != activity.sleeps)
+        {
+            seen.activity = Some(activity);
+        }
+        if (!asleep && !awake) || seen.tries >= TRIES {
+            return;
+        }
+        let still = || thread.audited() == (session.id(), seq);
+        let capturer = self
+            .capturer
+            .get_or_insert_with(|| Capturer::new(SignalUse::Signal(DEFAULT_SIGNAL)));
+        let Ok(captured) = capturer.capture(tid, Some(anchor), awake, &still) else {
+            seen.tries += 1;
+            return;
+        };
+        if captured.stack.is_err() && (captured.doing == Doing::Running || !still()) {
+            seen.tries += 1;
+            return;
+        }
+        seen.tries += u32::from(captured.stack.is_err());
+        seen.captured = Some(activity);
+        seen.signals += u32::from(captured.doing == Doing::Running);
+        session.see(Sighting {
+            thread: address,
+            seq,
+            doing: captured.doing,
+            addresses: captured.stack.unwrap_or_default(),
+            seen: 1,
+        });
+    }
+
+    fn in_progress(&self, session: &Session) -> Vec<InProgress> {
+        self.polls
+            .iter()
+            .filter(|(_, seen)| seen.session == session.id())
+            .filter_map(|(number, seen)| {
+                let thread = registry().thread(*number)?;
+                Some(InProgress {
+                    thread: std::ptr::from_ref(thread).addr(),
+                    seq: seen.seq,
+                    age: seen.since.elapsed(),
+                    doing: seen.doing,
+                })
+            })
+            .collect()
+    }
+}
+
+impl Seen {
+    fn new(session: &Session, seq: Seq) -> Self {
+        Seen {
+            session: session.id(),
+            seq,
+            since: Instant::now(),
+            doing: None,
+            captured: None,
+            activity: None,
+            tries: 0,
+            signals: 0,
+        }
+    }
+
+    /// Whether the thread has computed for a while, without sleeping: only then
+    /// is it sent a signal. And again only when it has computed for longer.
+    fn awake_since(&self, now: &Activity) -> bool {
+        let Some(before) = self.activity else {
+            return false;
+        };
+        let enough_ns = SURELY_BACK_NS.max(
+            u64::try_from(COMPUTES_FROM.as_nanos()).unwrap_or(u64::MAX) << (2 * self.signals) >> 2,
+        );
+        now.has_run_since(&before) && now.cpu_ns > before.cpu_ns + enough_ns
+    }
+}
+
+fn probe(
+    probes: &mut HashMap<usize, ThreadProbe>,
+    number: usize,
+    tid: i32,
+) -> Option<&ThreadProbe> {
+    if probes.get(&number).is_none_or(|probe| probe.tid() != tid) {
+        probes.insert(number, ThreadProbe::open(tid)?);
+    }
+    probes.get(&number)
+}

@@ -1,0 +1,552 @@
+//! Test mode: audits in all the places that people test in.
+
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+// Helpers of tests fail as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::future::{Future, pending};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+use std::thread;
+use std::time::Duration;
+
+use common::{ms, spin};
+use stallscope::{
+    AllowBlocking, Audit, Cause, Detection, Report, Severity, Why, allow_blocking,
+    assert_no_blocking, assert_no_stalls, audit,
+};
+
+fn sleeps() {
+    thread::sleep(ms(15)); // blocks
+}
+
+const fn marked_line() -> u32 {
+    line!() - 4
+}
+
+/// Text of a panic.
+fn panic_of(f: impl FnOnce()) -> String {
+    let payload = catch_unwind(AssertUnwindSafe(f)).unwrap_err();
+    payload
+        .downcast_ref::<String>()
+        .cloned()
+        .or_else(|| payload.downcast_ref::<&str>().map(|&text| text.to_owned()))
+        .expect("a text")
+}
+
+fn culprit_lines(report: &Report) -> Vec<u32> {
+    let culprits = report.blocking().iter().filter_map(|blocking| {
+        let culprit = blocking.stack()?.culprit()?;
+        culprit
+            .file()?
+            .ends_with("tests/audit.rs")
+            .then_some(culprit.line()?)
+    });
+    culprits.collect()
+}
+
+fn assert_sees_the_sleep(report: &Report) {
+    let [blocking] = report.blocking() else {
+        panic!("{:#?}", report.blocking());
+    };
+    let cause = Cause::Blocked {
+        syscall: "clock_nanosleep".to_owned(),
+    };
+    assert_eq!(blocking.cause(), cause);
+    assert_eq!(culprit_lines(report), [marked_line()]);
+    let [stall] = report.stalls() else {
+        panic!("{:#?}", report.stalls());
+    };
+    assert_eq!(stall.cause(), cause);
+    assert_eq!(stall.severity(), Severity::Monitor);
+    assert!(
+        stall.duration() >= ms(15) && stall.off_cpu() >= ms(14),
+        "{stall}"
+    );
+}
+
+#[tokio::test]
+async fn in_a_current_thread_runtime() {
+    let audited = audit(async {
+        tokio::task::yield_now().await;
+        sleeps();
+        7
+    })
+    .await;
+    assert_eq!(audited.output, 7);
+    assert_sees_the_sleep(&audited.report);
+    assert_eq!(audited.report.polls().count(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_a_multi_thread_runtime_as_its_root_and_as_a_task() {
+    assert_sees_the_sleep(&audit(async { sleeps() }).await.report);
+    let task = tokio::spawn(audit(async {
+        tokio::time::sleep(ms(1)).await;
+        sleeps();
+    }));
+    let report = task.await.unwrap().report;
+    assert_sees_the_sleep(&report);
+    assert!(report.stalls()[0].worker().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_time_paused() {
+    let hours = Duration::from_secs(7200);
+    let audited = Audit::new()
+        .limit(Duration::from_secs(60))
+        .run(tokio::time::sleep(hours))
+        .await;
+    audited.report.check_no_stalls().unwrap();
+    audited.report.check_no_blocking().unwrap();
+    assert_sees_the_sleep(&audit(async { sleeps() }).await.report);
+}
+
+#[tokio::test]
+async fn a_future_that_is_not_send() {
+    let shared = Rc::new(7);
+    let output = assert_no_blocking!(async {
+        tokio::task::yield_now().await;
+        *shared
+    });
+    assert_eq!(output, 7);
+}
+
+#[test]
+fn outside_of_any_runtime() {
+    let mut audited = pin!(audit(async { sleeps() }));
+    let Poll::Ready(audited) = audited
+        .as_mut()
+        .poll(&mut Context::from_waker(Waker::noop()))
+    else {
+        panic!("nothing to wait for");
+    };
+    assert_sees_the_sleep(&audited.report);
+}
+
+#[tokio::test]
+async fn a_local_set() {
+    let local = tokio::task::LocalSet::new();
+    let report = local.run_until(audit(async {
+        tokio::task::spawn_local(async {}).await.unwrap();
+        sleeps();
+    }));
+    assert_sees_the_sleep(&report.await.report);
+}
+
+#[tokio::test]
+async fn a_panic_does_not_lose_the_report() {
+    let unfinished = Audit::new()
+        .try_run(async {
+            sleeps();
+            panic!("mine");
+        })
+        .await
+        .unwrap_err();
+    assert_eq!(unfinished.report.blocking().len(), 1);
+    assert!(matches!(&unfinished.why, Why::Panicked(payload) if payload.is::<&str>()));
+    assert_sees_the_sleep(&unfinished.report);
+
+    let joined = tokio::spawn(audit(async {
+        sleeps();
+        panic!("mine");
+    }));
+    let payload = joined.await.unwrap_err().into_panic();
+    let text = payload.downcast_ref::<String>().unwrap();
+    assert!(
+        text.contains("mine") && text.contains("clock_nanosleep"),
+        "{text}"
+    );
+
+    let silent = tokio::spawn(audit(async { panic!("mine") }));
+    let payload = silent.await.unwrap_err().into_panic();
+    assert_eq!(payload.downcast_ref::<&str>(), Some(&"mine"));
+}
+
+#[tokio::test]
+async fn one_that_never_completes_is_given_up() {
+    let unfinished = Audit::new()
+        .limit(ms(50))
+        .try_run(async {
+            sleeps();
+            pending::<()>().await;
+        })
+        .await
+        .unwrap_err();
+    assert!(matches!(unfinished.why, Why::Limit(limit) if limit == ms(50)));
+    assert_sees_the_sleep(&unfinished.report);
+}
+
+#[test]
+fn one_that_is_stuck_is_told_of_from_outside() {
+    let told = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&told);
+    let stuck = Audit::new()
+        .name("stuck")
+        .limit(ms(200))
+        .on_limit(move |report| {
+            count.fetch_add(report.stalls().len(), Ordering::SeqCst);
+        })
+        .block_on(|| async {
+            thread::sleep(Duration::from_secs(20)); // stuck
+        })
+        .unwrap_err();
+    assert!(matches!(stuck.why, Why::Limit(_)));
+    assert_eq!(told.load(Ordering::SeqCst), 1);
+    let [stall] = stuck.report.stalls() else {
+        panic!("{:#?}", stuck.report.stalls());
+    };
+    assert!(stall.is_ongoing() && stall.duration() >= ms(100), "{stall}");
+    assert_eq!(stall.task().unwrap().name(), "stuck");
+    let text = stuck.to_string();
+    assert!(text.contains("was not done within 200ms"), "{text}");
+    assert!(text.contains("blocked in clock_nanosleep"), "{text}");
+    assert!(text.contains("tests/audit.rs"), "{text}");
+}
+
+#[test]
+fn block_on_returns_what_the_future_does() {
+    let audited = Audit::new().block_on(|| async { *Rc::new(7) + 1 });
+    assert_eq!(audited.unwrap().output, 8);
+    let panicked = Audit::new().block_on(|| async { panic!("mine") });
+    let unfinished: stallscope::Unfinished =
+        panicked.map(|_: stallscope::Audited<()>| ()).unwrap_err();
+    assert!(
+        unfinished.to_string().contains("it panicked: mine"),
+        "{unfinished}"
+    );
+}
+
+#[test]
+fn audits_at_the_same_time_see_their_own_future_only() {
+    thread::scope(|scope| {
+        for blocks in [true, false, true, false] {
+            scope.spawn(move || {
+                for _ in 0..5 {
+                    let runtime = common::current_thread();
+                    let report = runtime.block_on(audit(async {
+                        for _ in 0..10 {
+                            tokio::time::sleep(ms(1)).await;
+                        }
+                        if blocks {
+                            sleeps();
+                        }
+                    }));
+                    if blocks {
+                        assert_sees_the_sleep(&report.report);
+                    } else {
+                        report.report.check_no_blocking().unwrap();
+                        report.report.check_no_stalls().unwrap();
+                    }
+                }
+            });
+        }
+    });
+}
+
+#[tokio::test]
+async fn computing_is_a_stall_and_not_blocking() {
+    let audited = audit(async { spin(ms(40)) }).await;
+    audited.report.check_no_blocking().unwrap();
+    // What the machine did not give to this thread is not its fault.
+    if let [stall] = audited.report.stalls() {
+        assert_eq!(stall.cause(), Cause::OnCpu);
+        assert!(stall.on_cpu() >= ms(10), "{stall}");
+    }
+    let report = audit(async { compute(ms(30)) }).await.report;
+    let [stall] = report.stalls() else {
+        panic!("{:#?}", report.stalls());
+    };
+    assert_eq!(stall.cause(), Cause::OnCpu);
+    let culprit = stall.stack().and_then(|stack| stack.culprit()).unwrap();
+    assert!(culprit.file().unwrap().contains("tests/"), "{culprit}");
+}
+
+/// Until this thread has had a CPU for so long.
+fn compute(time: Duration) {
+    let had = || {
+        let mut time = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        #[allow(unsafe_code)]
+        // SAFETY: `time` is valid for writes.
+        unsafe {
+            libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time)
+        };
+        Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32)
+    };
+    let start = had();
+    while had() - start < time {}
+}
+
+#[tokio::test]
+async fn what_is_too_long_can_be_said() {
+    assert_no_stalls!(async { sleeps() }, under: Duration::from_secs(10));
+    let report = Audit::new()
+        .under(ms(1))
+        .run(async { thread::sleep(ms(3)) });
+    assert_eq!(report.await.report.stalls().len(), 1);
+    let zero = Audit::new().under(Duration::ZERO).try_run(async {}).await;
+    let text = zero.unwrap_err().to_string();
+    assert!(text.contains("`under`") && text.contains("10 ms"), "{text}");
+}
+
+#[tokio::test]
+async fn what_is_allowed_is_listed_and_nothing_else_is() {
+    let audited = audit(async {
+        allow_blocking("outer", || {
+            thread::sleep(ms(12));
+            allow_blocking("inner", || thread::sleep(ms(12)));
+        });
+        tokio::task::yield_now().await;
+        {
+            let _guard = AllowBlocking::new("guard");
+            thread::sleep(ms(12));
+        }
+    })
+    .await;
+    audited.report.check_no_blocking().unwrap();
+    audited.report.check_no_stalls().unwrap();
+    let mut allowed: Vec<(&str, u64, bool)> = audited
+        .report
+        .allowed()
+        .iter()
+        .map(|allowed| (allowed.reason(), allowed.count(), allowed.sleeps() > 0))
+        .collect();
+    allowed.sort_unstable();
+    assert_eq!(
+        allowed,
+        [("guard", 1, true), ("inner", 1, true), ("outer", 1, true)]
+    );
+
+    let audited = audit(async {
+        allow_blocking("first", || thread::sleep(ms(12)));
+        sleeps();
+    })
+    .await;
+    assert_sees_the_sleep(&audited.report);
+}
+
+#[tokio::test]
+async fn a_permission_ends_with_its_poll_and_its_thread() {
+    let kept = audit(async {
+        let _guard = AllowBlocking::new("kept across an await");
+        tokio::task::yield_now().await;
+        sleeps();
+    });
+    assert_sees_the_sleep(&kept.await.report);
+
+    let other = audit(async {
+        let _guard = AllowBlocking::new("of this thread");
+        thread::scope(|scope| {
+            let there =
+                scope.spawn(|| common::current_thread().block_on(audit(async { sleeps() })));
+            assert_sees_the_sleep(&there.join().unwrap().report);
+        });
+    });
+    other.await.report.check_no_blocking().unwrap();
+}
+
+#[tokio::test]
+async fn what_it_spawns_is_audited_with_it() {
+    let audited = audit(async {
+        let task = stallscope::spawn_named("child", async {
+            stallscope::spawn(async { sleeps() }).await.unwrap();
+        });
+        task.await.unwrap();
+    })
+    .await;
+    assert_sees_the_sleep(&audited.report);
+    assert_eq!(audited.report.blocking()[0].task().name(), "spawn");
+    let names = audited.report.tasks().iter().map(|task| task.name());
+    assert_eq!(names.filter(|name| *name == "child").count(), 1);
+    // What is spawned elsewhere is not.
+    let aside = tokio::spawn(async { stallscope::spawn(async { sleeps() }).await });
+    let audited = audit(aside).await;
+    audited.report.check_no_blocking().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_whole_runtime_if_asked() {
+    let elsewhere = || async {
+        tokio::spawn(async {
+            thread::sleep(ms(60));
+        })
+        .await
+        .unwrap();
+    };
+    let alone = audit(elsewhere()).await.report;
+    assert!(alone.stalls().is_empty(), "{alone}");
+    let whole = Audit::new().whole_runtime().run(elsewhere()).await.report;
+    assert_eq!(whole.stalls().len(), 1, "{whole}");
+    if whole.detection() == Some(Detection::Calls) {
+        let whole = Audit::new().whole_runtime().run(async {
+            let task = tokio::spawn(async { thread::sleep(Duration::from_micros(1)) });
+            task.await.unwrap();
+            tokio::task::spawn_blocking(|| thread::sleep(ms(1)))
+                .await
+                .unwrap();
+        });
+        let whole = whole.await.report;
+        let text = whole.check_no_blocking().unwrap_err();
+        assert_eq!(whole.blocking().len(), 1, "{text}");
+        assert_eq!(whole.blocking()[0].task().name(), "a task of the runtime");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn block_in_place_is_legitimate() {
+    for _ in 0..5 {
+        let task = tokio::spawn(audit(async {
+            tokio::task::block_in_place(|| thread::sleep(ms(15)));
+        }));
+        let report = task.await.unwrap().report;
+        report.check_no_blocking().unwrap();
+        report.check_no_stalls().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn dropping_it_midway_leaves_nothing_behind() {
+    let dropped = Arc::new(Mutex::new(()));
+    let inner = Arc::clone(&dropped);
+    let audited = tokio::time::timeout(
+        ms(5),
+        audit(async move {
+            let _kept = inner;
+            pending::<()>().await;
+        }),
+    );
+    assert!(audited.await.is_err());
+    assert_eq!(Arc::strong_count(&dropped), 1);
+    assert_sees_the_sleep(&audit(async { sleeps() }).await.report);
+}
+
+#[test]
+fn a_report_of_an_audit_survives_json() {
+    let runtime = common::current_thread();
+    let report = runtime.block_on(audit(async {
+        allow_blocking("a reason", || ());
+        sleeps();
+    }));
+    let json = report.report.to_json();
+    assert_eq!(Report::from_json(&json).unwrap(), report.report);
+}
+
+#[test]
+fn a_watchdogs_report_cannot_tell_of_short_blocking() {
+    let runtime = common::multi_thread(1);
+    let watchdog = stallscope::Watchdog::builder()
+        .start_on(runtime.handle())
+        .unwrap();
+    let failure = watchdog.report().check_no_blocking().unwrap_err();
+    assert!(failure.is_unsupported());
+    assert!(failure.to_string().contains("watchdog"), "{failure}");
+}
+
+#[test]
+fn it_is_armed() {
+    let detection = stallscope::self_test().unwrap();
+    let expected = if cfg!(feature = "interpose") {
+        Detection::Calls
+    } else {
+        Detection::Sleeps
+    };
+    assert_eq!(detection, expected);
+}
+
+/// Times, lines and how it is known, which depends on the feature, are left out.
+fn with_redactions(text: &str, check: impl FnOnce(&str)) {
+    let mut settings = insta::Settings::clone_current();
+    settings.add_filter(r"\d+(\.\d+)? ?(ns|us|ms|s)\b", "[time]");
+    settings.add_filter(r"(audit\.rs):\d+", "$1:[line]");
+    settings.add_filter(r"(?m)^  sure .*$", "  sure   [how]");
+    settings.add_filter(r", \[time\] waiting for a CPU, which does not count", "");
+    settings.add_filter(r": \[time\] on CPU, ", ": ");
+    settings.bind(|| check(text));
+}
+
+#[test]
+fn the_message_says_what_where_why_and_what_to_do() {
+    let runtime = common::current_thread();
+    let stalls = panic_of(|| {
+        runtime.block_on(async {
+            assert_no_stalls!(async { sleeps() });
+        });
+    });
+    with_redactions(&stalls, |text| {
+        insta::assert_snapshot!(text, @r"
+        1 poll held its thread up for too long
+
+        MONITOR poll of [time] in `audited future`
+          where  audit::sleeps tests/audit.rs:[line] (std::thread::functions::sleep)
+          why    blocked in clock_nanosleep: [time] asleep
+          sure   [how]
+          fix    `tokio::time::sleep(..).await`
+          stack
+            std::thread::functions::sleep
+            audit::sleeps tests/audit.rs:[line]
+            audit::the_message_says_what_where_why_and_what_to_do tests/audit.rs:[line]
+        ");
+    });
+    let blocking = panic_of(|| {
+        runtime.block_on(async {
+            assert_no_blocking!(async {
+                allow_blocking("start-up", || thread::sleep(ms(1)));
+                sleeps();
+            });
+        });
+    });
+    with_redactions(&blocking, |text| {
+        insta::assert_snapshot!(text, @r"
+        it blocked in 1 place
+
+        `audited future` blocked in clock_nanosleep, [time]
+          where  audit::sleeps tests/audit.rs:[line] (std::thread::functions::sleep)
+          sure   [how]
+          fix    `tokio::time::sleep(..).await`
+          stack
+            std::thread::functions::sleep
+            audit::sleeps tests/audit.rs:[line]
+            audit::the_message_says_what_where_why_and_what_to_do tests/audit.rs:[line]
+
+        allowed:
+          once at tests/audit.rs:[line]: start-up
+        ");
+    });
+    let limit = panic_of(|| {
+        let audit = Audit::new().name("checkout").limit(ms(30));
+        runtime.block_on(audit.run(pending::<()>()));
+    });
+    with_redactions(&limit, |text| {
+        insta::assert_snapshot!(text, @"the audited future did not complete: it was not done within [time]");
+    });
+}
+
+#[test]
+fn a_failed_assertion_points_at_its_caller() {
+    static PLACE: Mutex<Option<(String, u32)>> = Mutex::new(None);
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        let place = info.location().map(|at| (at.file().to_owned(), at.line()));
+        if thread::current().name() == Some("a_failed_assertion_points_at_its_caller") {
+            *PLACE.lock().unwrap() = place;
+        } else {
+            before(info);
+        }
+    }));
+    let runtime = common::current_thread();
+    let line = line!() + 2;
+    let _ = panic_of(|| {
+        runtime.block_on(async { assert_no_blocking!(async { sleeps() }) });
+    });
+    let place = PLACE.lock().unwrap().clone();
+    assert_eq!(place, Some((file!().to_owned(), line)));
+}
