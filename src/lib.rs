@@ -30,9 +30,11 @@
 //! | a runtime's threads are known from the start | [`Builder::install`], [`hooks`] |
 //! | what is told | [`StallEvent`], [`Stall`], [`Severity`], [`Thresholds`] |
 //! | what is summed up | [`Report`], [`Health`], [`Summary`] |
+//! | a future is tested | [`assert_no_stalls!`], [`assert_no_blocking!`], [`audit()`], [`Audit`], [`allow_blocking`], [`self_test`] |
 //!
 //! Stalls are also told as [`tracing`] events of target `stallscope`: see [`docs::events`].
 //! How the line of a stuck thread is found, and what that costs: [`docs::stacks`].
+//! How futures are tested: [`docs::testing`].
 
 mod advice;
 mod audit;

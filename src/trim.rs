@@ -75,6 +75,16 @@ pub(crate) fn passes_block_in_place(frames: &[Frame]) -> bool {
     })
 }
 
+/// Whether the thread is at work on a panic: its message, its unwinding.
+pub(crate) fn passes_panic(frames: &[Frame]) -> bool {
+    // Not all of `std::panicking`: `catch_unwind` is there, too.
+    const PANICS: [&str; 4] = ["rust_panic", "begin_panic", "panic_fmt", "panic_with_hook"];
+    frames.iter().any(|frame| {
+        let name = frame.function.as_deref().unwrap_or_default();
+        PANICS.iter().any(|part| name.contains(part))
+    })
+}
+
 /// Whether the thread waits for a mutex or the like, and not for something else on a futex.
 pub(crate) fn waits_for_lock(frames: &[Frame]) -> bool {
     const LOCKS: [&str; 10] = [

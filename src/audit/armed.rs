@@ -12,11 +12,11 @@ use crate::report::Report;
 
 /// Proves that audits find what they should, and nothing else, in this process and build.
 ///
-/// It audits a future that sleeps for 2 ms, one that computes for 15 ms and one
+/// It audits a future that sleeps for 15 ms, one that computes as long and one
 /// that does neither. A suite that asserts that nothing blocks should call it
 /// once, or it could pass because nothing is seen.
 ///
-/// Takes some 20 ms, and up to a second in the first call of a debug build.
+/// Takes some 30 ms, and up to a second in the first call of a debug build.
 /// Needs no runtime.
 ///
 /// # Errors
@@ -50,7 +50,7 @@ pub fn self_test() -> Result<Detection, Failure> {
     }
     if detection != Detection::Nothing && sleeps.blocking().is_empty() {
         return Err(failure(
-            "a poll that sleeps for 2 ms",
+            "a poll that sleeps for 15 ms",
             "no blocking was found",
         ));
     }
@@ -69,12 +69,12 @@ fn failure(of: &str, found: &str) -> Failure {
 
 #[inline(never)]
 fn sleep() {
-    std::thread::sleep(Duration::from_millis(2));
+    std::thread::sleep(Duration::from_millis(15));
 }
 
 #[inline(never)]
 fn compute() {
-    let computed = || os::usage().map(|usage| usage.cpu_ns);
+    let computed = || os::usage().0.map(|usage| usage.cpu_ns);
     let (start, start_ns) = (Instant::now(), computed());
     let enough = |now: Option<u64>| match now.zip(start_ns) {
         Some((now, start)) => now - start > 15_000_000,

@@ -90,8 +90,8 @@ impl Here {
 const NO_USAGE: Usage = Usage {
     sleeps: 0,
     major_faults: 0,
-    minor_faults: 0,
     cpu_ns: 0,
+    others_ns: 0,
     wait_ns: 0,
 };
 
@@ -189,6 +189,9 @@ impl<'a> Measuring<'a> {
             here.depth.set(here.depth.get() + 1);
             here.session.replace(Some(Arc::clone(session)))
         });
+        let calls_before = HERE.try_with(|here| here.calls.borrow().len()).unwrap_or(0);
+        thread.set_audited((session.id(), seq));
+        let (before, start) = os::usage();
         let mut measuring = Measuring {
             session,
             name,
@@ -197,15 +200,12 @@ impl<'a> Measuring<'a> {
             outer,
             outer_session: entered.ok().flatten(),
             turn,
-            calls_before: HERE.try_with(|here| here.calls.borrow().len()).unwrap_or(0),
+            calls_before,
             allowed_before: Spent::default(),
-            before: os::usage(),
-            start: Instant::now(),
+            before,
+            start,
         };
-        measuring.allowed_before = measuring.allowed(measuring.start, measuring.before);
-        thread.set_audited((session.id(), seq));
-        measuring.before = os::usage();
-        measuring.start = Instant::now();
+        measuring.allowed_before = measuring.allowed(start, before);
         measuring
     }
 
@@ -218,8 +218,7 @@ impl<'a> Measuring<'a> {
 
 impl Drop for Measuring<'_> {
     fn drop(&mut self) {
-        let end = Instant::now();
-        let after = os::usage_after();
+        let (after, end) = os::usage();
         self.thread.set_audited(self.outer);
         let spent = Spent {
             wall_ns: ns_between(self.start, end),
@@ -294,8 +293,8 @@ impl AllowBlocking {
         let open = HERE.try_with(|here| {
             (here.depth.get() > 0).then(|| {
                 let mut allow = here.allow.borrow_mut();
-                let usage = os::usage().unwrap_or_default();
-                let at = Instant::now();
+                let (usage, at) = os::usage();
+                let usage = usage.unwrap_or_default();
                 if allow.open == 0 {
                     allow.since = usage;
                     allow.since_at = Some(at);
@@ -324,8 +323,8 @@ impl Drop for AllowBlocking {
             if allow.epoch != open.epoch {
                 return;
             }
-            let usage = os::usage_after().unwrap_or_default();
-            let now = Instant::now();
+            let (usage, now) = os::usage();
+            let usage = usage.unwrap_or_default();
             allow.open -= 1;
             if allow.open == 0 {
                 allow.open = 1;

@@ -179,6 +179,11 @@ impl Session {
         self.id
     }
 
+    /// From which duration on a poll is a stall.
+    pub(crate) fn floor_ns(&self) -> u64 {
+        u64::try_from(self.wanted.floor.as_nanos()).unwrap_or(u64::MAX)
+    }
+
     pub(crate) fn severity_of(&self, ns: u64) -> Option<Severity> {
         let duration = Duration::from_nanos(ns);
         (duration >= self.wanted.floor).then(|| {

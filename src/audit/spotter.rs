@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::audit::findings::{self, InProgress};
 use crate::audit::session::{Session, Sighting};
 use crate::os::{
-    Activity, Capturer, DEFAULT_SIGNAL, Doing, SURELY_BACK_NS, SignalUse, ThreadProbe,
+    self, Activity, Capturer, DEFAULT_SIGNAL, Doing, SURELY_BACK_NS, SignalUse, ThreadProbe,
 };
 use crate::registry::{Thread, lock, registry};
 use crate::slot::Seq;
@@ -78,6 +78,7 @@ pub(crate) fn enlist(session: &Arc<Session>) {
         let started = std::thread::Builder::new()
             .name(THREAD_NAME.to_owned())
             .spawn(move || {
+                os::be_prompt();
                 let _ = ready.send(());
                 spotter.run();
             });
@@ -106,6 +107,7 @@ impl Spotter {
                     self.expire(session);
                 }
             }
+            os::leave_out();
             std::thread::sleep(PERIOD);
         }
     }

@@ -1,5 +1,7 @@
 //! Longer texts: what the crate says, and how it works.
 
+pub mod testing;
+
 pub mod events {
     //! Stalls as tracing events.
     //!
@@ -111,8 +113,4 @@ pub mod stacks {
     //!   sleeping at all; another is asked later.
     //! - A program that handles the signal itself keeps its handler, and has no
     //!   stacks of running threads: [`Health::no_stacks`](crate::Health::no_stacks).
-}
-
-pub mod testing {
-    //! Futures under test.
 }

@@ -27,8 +27,8 @@ mod platform;
 mod platform;
 
 pub(crate) use platform::{
-    Capturer, DEFAULT_SIGNAL, DETECTION, Symbolizer, ThreadProbe, interpose, is_usable_signal,
-    module_files, syscall_name, thread_id, usage, usage_after,
+    Capturer, DEFAULT_SIGNAL, DETECTION, Symbolizer, ThreadProbe, be_prompt, interpose,
+    is_usable_signal, leave_out, module_files, syscall_name, thread_id, usage,
 };
 
 /// Whether running threads may be sent a signal.
@@ -78,9 +78,9 @@ pub(crate) struct Usage {
     pub(crate) sleeps: u64,
     /// Pages that had to be read from disk.
     pub(crate) major_faults: u64,
-    /// Pages that had only to be mapped.
-    pub(crate) minor_faults: u64,
     pub(crate) cpu_ns: u64,
+    /// CPU time of the process's other threads.
+    pub(crate) others_ns: u64,
     /// Spent waiting for a CPU.
     pub(crate) wait_ns: u64,
 }
@@ -91,7 +91,7 @@ impl Usage {
         Usage {
             sleeps: self.sleeps.saturating_sub(before.sleeps),
             major_faults: self.major_faults.saturating_sub(before.major_faults),
-            minor_faults: self.minor_faults.saturating_sub(before.minor_faults),
+            others_ns: self.others_ns.saturating_sub(before.others_ns),
             cpu_ns: self.cpu_ns.saturating_sub(before.cpu_ns),
             wait_ns: self.wait_ns.saturating_sub(before.wait_ns),
         }
@@ -101,7 +101,7 @@ impl Usage {
         Usage {
             sleeps: self.sleeps.saturating_add(more.sleeps),
             major_faults: self.major_faults.saturating_add(more.major_faults),
-            minor_faults: self.minor_faults.saturating_add(more.minor_faults),
+            others_ns: self.others_ns.saturating_add(more.others_ns),
             cpu_ns: self.cpu_ns.saturating_add(more.cpu_ns),
             wait_ns: self.wait_ns.saturating_add(more.wait_ns),
         }

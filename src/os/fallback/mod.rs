@@ -1,5 +1,7 @@
 //! Platforms that are not written yet: nothing is known of other threads.
 
+use std::time::Instant;
+
 use crate::blocking::Detection;
 use crate::detector::ThreadTimes;
 use crate::os::{Activity, Captured, Doing, Miss, ModuleFile, SignalUse, Usage};
@@ -21,15 +23,15 @@ pub(crate) const fn module_files() -> Vec<ModuleFile> {
     Vec::new()
 }
 
-pub(crate) const fn usage() -> Option<Usage> {
-    None
-}
-
-pub(crate) const fn usage_after() -> Option<Usage> {
-    None
+pub(crate) fn usage() -> (Option<Usage>, Instant) {
+    (None, Instant::now())
 }
 
 pub(crate) const fn interpose() {}
+
+pub(crate) const fn be_prompt() {}
+
+pub(crate) const fn leave_out() {}
 
 /// None is ever sent.
 pub(crate) const fn is_usable_signal(_signal: i32) -> bool {

@@ -25,7 +25,7 @@ mod walk;
 
 pub(crate) use capture::Capturer;
 pub(crate) use modules::module_files;
-pub(crate) use own::{usage, usage_after};
+pub(crate) use own::{be_prompt, leave_out, usage};
 pub(crate) use symbolize::Symbolizer;
 pub(crate) use syscalls::syscall_name;
 pub(crate) use thread::{ThreadProbe, thread_id};

@@ -2,6 +2,8 @@
 
 use std::cell::OnceCell;
 use std::fs::File;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
 
 use crate::os::Usage;
 use crate::os::platform::thread::read_at_start;
@@ -11,28 +13,38 @@ thread_local! {
     static SCHEDSTAT: OnceCell<Option<File>> = const { OnceCell::new() };
 }
 
+/// CPU time of the thread of this crate that looks at others, as it last said.
+///
+/// Not read from its clock: what the process's clock has of a thread that runs is
+/// some milliseconds old (kernel 6.18, `kernel/sched/cputime.c`,
+/// `thread_group_cputime`), and so would differ by as much as it runs at once.
+static LEFT_OUT_NS: AtomicU64 = AtomicU64::new(0);
+
 /// What the calling thread has done in all; `None` where that cannot be told.
 ///
 /// `slept` is what the kernel counts as voluntary context switches: the thread
 /// gave up its CPU to wait for something (getrusage(2), `ru_nvcsw`; kernel 6.18,
 /// `kernel/sched/core.c`, `__schedule`: of a task that was not running any more).
 /// `sched_yield` does not count.
-pub(crate) fn usage() -> Option<Usage> {
-    let mut counts = Usage {
-        // The dearest and least exact first: what it costs is not measured.
-        wait_ns: wait_ns(),
-        ..Usage::default()
-    };
-    count(&mut counts)?;
-    Some(counts)
-}
-
-/// As [`usage`], at the end of what is measured: the counters are read first.
-pub(crate) fn usage_after() -> Option<Usage> {
+///
+/// With the moment that it is true of: a thread that waits for a CPU between two
+/// readings would have that wait on one side only, so then all are read again.
+pub(crate) fn usage() -> (Option<Usage>, Instant) {
+    const TRIES: usize = 4;
     let mut counts = Usage::default();
-    count(&mut counts)?;
-    counts.wait_ns = wait_ns();
-    Some(counts)
+    let mut at = Instant::now();
+    for _ in 0..TRIES {
+        let wait_ns = wait_ns();
+        if count(&mut counts).is_none() {
+            return (None, at);
+        }
+        counts.wait_ns = wait_ns;
+        at = Instant::now();
+        if self::wait_ns() == wait_ns {
+            break;
+        }
+    }
+    (Some(counts), at)
 }
 
 /// How often the calling thread has slept.
@@ -49,20 +61,64 @@ fn count(into: &mut Usage) -> Option<()> {
     if unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut rusage) } != 0 {
         return None;
     }
+    let count = |number: libc::c_long| u64::try_from(number).unwrap_or(0);
+    into.sleeps = count(rusage.ru_nvcsw);
+    into.major_faults = count(rusage.ru_majflt);
+    into.cpu_ns = clock_ns(libc::CLOCK_THREAD_CPUTIME_ID)?;
+    let all_ns = clock_ns(libc::CLOCK_PROCESS_CPUTIME_ID)?;
+    into.others_ns = all_ns.saturating_sub(into.cpu_ns + LEFT_OUT_NS.load(Relaxed));
+    Some(())
+}
+
+fn clock_ns(clock: libc::clockid_t) -> Option<u64> {
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
     // SAFETY: `time` is valid for writes for the length of the call.
-    if unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) } != 0 {
+    if unsafe { libc::clock_gettime(clock, &raw mut time) } != 0 {
         return None;
     }
-    let count = |number: libc::c_long| u64::try_from(number).unwrap_or(0);
-    into.sleeps = count(rusage.ru_nvcsw);
-    into.major_faults = count(rusage.ru_majflt);
-    into.minor_faults = count(rusage.ru_minflt);
-    into.cpu_ns = count(time.tv_sec) * 1_000_000_000 + count(time.tv_nsec);
-    Some(())
+    let seconds = u64::try_from(time.tv_sec).ok()?;
+    Some(seconds * 1_000_000_000 + u64::try_from(time.tv_nsec).ok()?)
+}
+
+/// Leaves the CPU time that the calling thread has had so far out of what [`usage`]
+/// tells of others. For one thread of the process.
+pub(crate) fn leave_out() {
+    if let Some(ns) = clock_ns(libc::CLOCK_THREAD_CPUTIME_ID) {
+        LEFT_OUT_NS.store(ns, Relaxed);
+    }
+}
+
+/// Has the calling thread get a CPU soon after it wakes, for a short time, also
+/// while others are busy.
+///
+/// A shorter slice than the default of some 3 ms lets a thread run earlier, not
+/// more (kernel 6.12, `kernel/sched/fair.c`: `sched_attr::sched_runtime` of
+/// SCHED_OTHER). Older kernels do not look at it.
+pub(crate) fn be_prompt() {
+    /// As far as the kernel has had it from the start (sched_setattr(2)).
+    #[repr(C)]
+    #[derive(Default)]
+    struct Attributes {
+        size: u32,
+        policy: u32,
+        flags: u64,
+        nice: i32,
+        priority: u32,
+        runtime: u64,
+        deadline: u64,
+        period: u64,
+    }
+    let attributes = Attributes {
+        size: size_of::<Attributes>() as u32,
+        runtime: 100_000,
+        ..Attributes::default()
+    };
+    // SAFETY: `attributes` is as long as it says, and lives through the call; 0 is
+    // the calling thread. Where it fails, the thread stays as it is.
+    unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
 }
 
 /// How long the calling thread has waited for a CPU in all; see `ThreadProbe::wait_ns`.
@@ -86,18 +142,18 @@ fn wait_ns() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     #[test]
     fn sleeping_is_counted_and_computing_is_not() {
-        let before = usage().unwrap();
+        let before = usage().0.unwrap();
         std::thread::sleep(Duration::from_millis(2));
-        let slept = usage_after().unwrap();
+        let slept = usage().0.unwrap();
         assert!(slept.sleeps > before.sleeps);
         let start = Instant::now();
         while start.elapsed() < Duration::from_millis(5) {}
         std::thread::yield_now();
-        let computed = usage_after().unwrap();
+        let computed = usage().0.unwrap();
         assert_eq!(computed.sleeps, slept.sleeps);
         assert!(computed.cpu_ns > slept.cpu_ns);
     }

@@ -42,8 +42,9 @@ async fn a_handler_of_axum() {
 #[tokio::test]
 async fn a_handler_of_axum_that_blocks() {
     let report = audit(get("/blocks")).await.report;
-    let failure = report.check_no_blocking().unwrap_err().to_string();
+    // Syncing a file that has not been written to need not sleep.
     if report.detection() == Some(Detection::Calls) {
+        let failure = report.check_no_blocking().unwrap_err().to_string();
         assert!(
             failure.contains("blocks src/lib.rs") || failure.contains("async_crates/src/lib.rs"),
             "{failure}"

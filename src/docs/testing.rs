@@ -1,0 +1,153 @@
+//! Futures under test: a verdict that does not depend on how busy the machine is.
+//!
+//! A test with a stopwatch fails on a busy machine, and passes a blocking call
+//! that happened to be fast. So an [audit](crate::audit()) has each poll measured
+//! by its own thread: how long it had a CPU, how often it went to sleep in the
+//! kernel. Time spent waiting for a CPU does not count.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() {
+//! use stallscope::{assert_no_blocking, assert_no_stalls};
+//!
+//! # async fn handler() -> u32 { 200 }
+//! let status = assert_no_blocking!(handler(), unsupported: skip);
+//! assert_eq!(status, 200);
+//! assert_no_stalls!(handler());
+//! # }
+//! ```
+//!
+//! `assert_no_stalls!` fails if a poll held its thread for 10 ms or what `under:`
+//! says; `assert_no_blocking!` fails if one blocked, however shortly. What fails
+//! says where, why and what to do:
+//!
+//! ```text
+//! it blocked in 1 place
+//!
+//! `audited future` blocked in clock_nanosleep, 15.1 ms
+//!   where  app::retry src/retry.rs:19 (std::thread::functions::sleep)
+//!   sure   the kernel counted that the thread slept, and it was seen where
+//!   fix    `tokio::time::sleep(..).await`
+//!   stack
+//!     std::thread::functions::sleep
+//!     app::retry src/retry.rs:19
+//!     app::handler src/handlers.rs:80
+//! ```
+//!
+//! # Set up
+//! ```toml
+//! [dev-dependencies]
+//! stallscope = { version = "0.1", features = ["interpose"] }
+//! ```
+//!
+//! Without `interpose` the assertions work too, with fewer means, see below. With
+//! it the test programs define the C library's blocking functions, and so see
+//! each call. It belongs into `dev-dependencies` only: a program with it behaves
+//! the same, but no program needs it.
+//!
+//! A suite that asserts that nothing blocks should be known to see something:
+//!
+//! ```ignore
+//! #[test]
+//! fn audits_work_here() {
+//!     stallscope::self_test().unwrap();
+//! }
+//! ```
+//!
+//! On other platforms than Linux, sleeps are not counted: `assert_no_blocking!`
+//! fails and says so, or passes with `unsupported: skip`; `assert_no_stalls!` goes
+//! by the clock there.
+//!
+//! # A handler
+//! Call it, or send a request through the router; no server is needed.
+//!
+//! ```ignore
+//! #[tokio::test]
+//! async fn greets_without_blocking() {
+//!     let request = Request::get("/hello/world").body(Body::empty()).unwrap();
+//!     let response = assert_no_blocking!(router().oneshot(request)).unwrap();
+//!     assert_eq!(response.status(), 200);
+//! }
+//! ```
+//!
+//! # A stream
+//! Audit the loop that consumes it: its polls are those of the stream.
+//!
+//! ```ignore
+//! let images = assert_no_stalls!(stream.collect::<Vec<_>>(), under: Duration::from_millis(50));
+//! ```
+//!
+//! # A tree of tasks
+//! What is spawned by [`stallscope::spawn`](crate::spawn) from within an audited
+//! future is audited with it, to any depth. What `tokio::spawn` spawns is not,
+//! because nothing tells of it on stable. For that there is the whole runtime,
+//! which in a test is usually the test's own:
+//!
+//! ```
+//! # #[tokio::main] async fn main() {
+//! use stallscope::Audit;
+//!
+//! let audited = Audit::new()
+//!     .whole_runtime()
+//!     .run(async { tokio::spawn(async { 1 + 1 }).await.unwrap() })
+//!     .await;
+//! audited.report.check_no_stalls().unwrap();
+//! # }
+//! ```
+//!
+//! Stalls of all tasks are found then, and with `interpose` all blocking calls of
+//! all tasks, but for waiting for locks.
+//!
+//! # What may never end
+//! [`Audit::limit`](crate::Audit::limit) gives up a future that is pending, in real
+//! time even where tokio's time is paused. One that is stuck in a poll cannot be
+//! given up from within; [`Audit::block_on`](crate::Audit::block_on) runs it on a
+//! thread of its own and returns with a report of where it is stuck.
+//!
+//! # An old code base
+//! 1. Assert what holds today: `assert_no_stalls!(.., under: Duration::from_secs(1))`
+//!    on the handlers that matter, then with less and less.
+//! 2. Where something blocks and is to stay for now, say why, and the rest is
+//!    checked: [`allow_blocking`](crate::allow_blocking), or
+//!    [`AllowBlocking`](crate::AllowBlocking) where a closure does not fit. It holds
+//!    for this thread and this poll. [`Report::allowed`](crate::Report::allowed)
+//!    lists what was made use of, and how often it slept: what never sleeps is not
+//!    needed any more.
+//! 3. For rules of one's own there is the [`Report`](crate::Report):
+//!    `report.blocking().iter().all(|blocking| ..)`.
+//!
+//! `block_in_place` and `spawn_blocking` are always allowed.
+//!
+//! # In CI
+//! Nothing is needed: the verdict does not depend on the machine's speed, nor on
+//! how many tests run at the same time, in one process (`cargo test`) or in many
+//! (nextest). For lines, debug info is needed, which test profiles have.
+//!
+//! # What is seen, and what is not
+//! | | with `interpose` | Linux | elsewhere |
+//! |---|---|---|---|
+//! | sleeping, waiting for a lock, a child, a socket, a disk | with line | yes; with line if it took some 0.3 ms | polls of 10 ms and more |
+//! | a blocking call that had no need to wait: a cached file, a connection on loopback | with line | no | no |
+//! | reading a mapped file that is on disk | yes | yes | polls of 10 ms and more |
+//! | an uncontended lock | no | no | no |
+//! | `stat`, `readdir`, `close` that need no disk | no | no | no |
+//! | system calls made without the C library (`rustix`) | if they sleep for some 0.3 ms | if they sleep | polls of 10 ms and more |
+//! | computing | polls of 10 ms of CPU time and more | the same | by the clock |
+//!
+//! Writing to standard output and error is never blamed, nor are non-blocking
+//! descriptors, devices, `/proc` and `/sys`; nor what a panic's message takes.
+//!
+//! Without `interpose` a sleep that was too short to be seen where is blamed unless
+//! it may have been the kernel's own wait for memory: less than 35 us in a poll
+//! that had pages mapped. What remains is rare. Where it happens, `interpose` tells
+//! it apart.
+//!
+//! Measured on 2 cores, kept busy by two other processes:
+//!
+//! - `cargo test --release --test verdicts false_alarms -- --ignored --nocapture`:
+//!   of 120,000 innocent polls (allocating, mapping memory, printing to a pipe,
+//!   locking, tokio's I/O, `stat`) none was said to block, with `interpose` or
+//!   without.
+//! - `STALLSCOPE_RUNS=1000 cargo test --release --test verdicts --features interpose`:
+//!   each of 24 blocking scenarios found in 1,000 of 1,000 runs, and 13 innocent
+//!   ones passed in 1,000 of 1,000.
+//! - The same without `interpose`: RESULT.
