@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::health::Health;
 use crate::histogram::Summary;
 use crate::severity::Severity;
-use crate::stall::{Location, Stall};
+use crate::stall::{Frame, Location, Stack, Stall};
 
 /// Version of the JSON form; it rises when a field changes its meaning or goes.
 pub(crate) const SCHEMA_VERSION: u32 = 1;
@@ -304,6 +304,43 @@ fn summary_row(
     Ok(())
 }
 
+impl Report {
+    /// What only an audit knows.
+    fn show_blocking(&self, f: &mut fmt::Formatter<'_>, width: usize) -> fmt::Result {
+        if !self.blocking.is_empty() {
+            writeln!(
+                f,
+                "\n  {:<width$} {:>10} {:>9} {:>9} {:>9}",
+                "blocked", "count", "sleeps", "longest", "in all"
+            )?;
+        }
+        for blocking in self.blocking.iter().take(20) {
+            let culprit = blocking.stack().and_then(Stack::culprit);
+            let place = culprit.map_or_else(|| blocking.task.name.clone(), Frame::short);
+            writeln!(
+                f,
+                "  {place:<width$} {:>10} {:>9} {:>9} {:>9}  {}",
+                blocking.count,
+                blocking.sleeps,
+                Short(blocking.max()),
+                Short(blocking.total()),
+                blocking.cause,
+            )?;
+        }
+        for allowed in &self.allowed {
+            writeln!(
+                f,
+                "  allowed {} times, {} in all, at {}: {}",
+                allowed.count,
+                Short(allowed.total()),
+                allowed.location,
+                allowed.reason
+            )?;
+        }
+        Ok(())
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -368,7 +405,10 @@ impl fmt::Display for Report {
             summary_row(f, &task.name, width, &task.polls)?;
             writeln!(f)?;
         }
-        summary_row(f, "event loop lag", width, &self.lag)?;
+        if self.detection.is_none() {
+            summary_row(f, "event loop lag", width, &self.lag)?;
+        }
+        self.show_blocking(f, width)?;
         if self.forgotten > 0 {
             write!(
                 f,

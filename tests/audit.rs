@@ -348,6 +348,9 @@ async fn what_is_allowed_is_listed_and_nothing_else_is() {
     })
     .await;
     assert_sees_the_sleep(&audited.report);
+    let text = audited.report.to_string();
+    assert!(text.contains("allowed 1 times"), "{text}");
+    assert!(text.contains("blocked"), "{text}");
 }
 
 #[tokio::test]
