@@ -1,0 +1,5 @@
+# async fn convert() -> std::io::Result<()> {
+let output = tokio::process::Command::new("convert").arg("in.png").output().await?;
+# let _ = output;
+# Ok(())
+# }

@@ -1,0 +1,257 @@
+//! What to do about what blocks.
+
+mod catalogue;
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::advice::catalogue::{COMPUTING, ENTRIES, Entry, FAULTING, LOCKING, STARVING, UNKNOWN};
+use crate::stall::{Cause, Stack};
+
+/// What kind of risk a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum RiskCategory {
+    /// The event loop is held by work, or by waiting that nothing tells more of.
+    Cpu,
+    /// Files, standard output.
+    FileIo,
+    /// A database.
+    Database,
+    /// Another service.
+    ExternalApi,
+    /// A WebSocket.
+    WebSocket,
+    /// Another thread.
+    Lock,
+    /// A child process, or a name server.
+    ProcessDns,
+    /// The beginning or the end of the process.
+    StartupShutdown,
+    /// Too few CPUs for what wants to run.
+    Starvation,
+}
+
+impl fmt::Display for RiskCategory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            RiskCategory::Cpu => "Event Loop Blocking (CPU)",
+            RiskCategory::FileIo => "File I/O",
+            RiskCategory::Database => "Database",
+            RiskCategory::ExternalApi => "External API",
+            RiskCategory::WebSocket => "WebSocket",
+            RiskCategory::Lock => "Lock contention",
+            RiskCategory::ProcessDns => "Process/DNS",
+            RiskCategory::StartupShutdown => "Startup/Shutdown",
+            RiskCategory::Starvation => "Starvation",
+        })
+    }
+}
+
+/// How much work a fix is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Complexity {
+    /// A line or two.
+    Low,
+    /// A few functions.
+    Medium,
+    /// A change of design.
+    High,
+}
+
+impl fmt::Display for Complexity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Complexity::Low => "low",
+            Complexity::Medium => "medium",
+            Complexity::High => "high",
+        })
+    }
+}
+
+/// What there is to say about a finding.
+///
+/// Reports come with advice from a catalogue; [`Report::advise`](crate::Report::advise)
+/// replaces it by one's own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Advice {
+    /// What kind of risk it is.
+    pub category: RiskCategory,
+    /// What the code does, to be read after "it".
+    pub does: Cow<'static, str>,
+    /// What to do, in one line.
+    pub short: Cow<'static, str>,
+    /// What to do, in Rust.
+    pub fix: Cow<'static, str>,
+    /// What it costs.
+    pub trade_off: Cow<'static, str>,
+    /// How much work it is.
+    pub complexity: Complexity,
+}
+
+/// What the catalogue says.
+pub(crate) fn of(cause: &Cause, stack: Option<&Stack>) -> Advice {
+    let entry = entry(cause, stack);
+    Advice {
+        category: entry.category,
+        does: entry.does.into(),
+        short: entry.short.into(),
+        fix: visible(entry.fix).into(),
+        trade_off: entry.trade_off.into(),
+        complexity: entry.complexity,
+    }
+}
+
+/// What to do about it, in one line.
+pub(crate) fn fix(cause: &Cause, stack: Option<&Stack>) -> &'static str {
+    entry(cause, stack).short
+}
+
+fn entry(cause: &Cause, stack: Option<&Stack>) -> &'static Entry {
+    match cause {
+        Cause::Starved | Cause::Suspended => return &STARVING,
+        Cause::Lock => return &LOCKING,
+        _ => {}
+    }
+    let called = stack.map_or(&[][..], |stack| {
+        let culprit = stack.culprit.unwrap_or(0);
+        stack.frames.get(..culprit).unwrap_or(&[])
+    });
+    let names = || called.iter().filter_map(|frame| frame.function.as_deref());
+    let by_function = ENTRIES.iter().find(|entry| {
+        let known = |part: &&str| names().any(|name| name.contains(*part));
+        entry.functions.iter().any(known)
+    });
+    let by_syscall = || {
+        let Cause::Blocked { syscall } = cause else {
+            return None;
+        };
+        ENTRIES
+            .iter()
+            .find(|entry| entry.syscalls.contains(&syscall.as_str()))
+    };
+    by_function.or_else(by_syscall).unwrap_or(match cause {
+        Cause::OnCpu => &COMPUTING,
+        Cause::PageFault => &FAULTING,
+        _ => &UNKNOWN,
+    })
+}
+
+/// Without the lines that only make it compile.
+fn visible(code: &str) -> String {
+    let lines = code.lines().filter(|line| !line.starts_with("# "));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stall::Frame;
+
+    fn stack(called: &str) -> Stack {
+        let frame = |name: &str| Frame {
+            function: Some(name.to_owned()),
+            ..Frame::default()
+        };
+        Stack {
+            frames: vec![frame(called), frame("app::handler")],
+            culprit: Some(1),
+            leaf: Some(0),
+        }
+    }
+
+    #[test]
+    fn the_call_seen_decides_before_the_system_call() {
+        use RiskCategory::*;
+        let blocked = |syscall: &str| Cause::Blocked {
+            syscall: syscall.to_owned(),
+        };
+        for (cause, called, category, part) in [
+            (
+                blocked("clock_nanosleep"),
+                "std::thread::sleep",
+                Cpu,
+                "time::sleep",
+            ),
+            (
+                blocked("recvfrom"),
+                "std::net::tcp::TcpStream::read",
+                ExternalApi,
+                "tokio::net",
+            ),
+            (
+                blocked("recvfrom"),
+                "ureq::agent::Agent::run",
+                ExternalApi,
+                "async client",
+            ),
+            (
+                blocked("fsync"),
+                "rusqlite::Connection::execute",
+                Database,
+                "thread of its own",
+            ),
+            (blocked("read"), "std::fs::read", FileIo, "tokio::fs"),
+            (
+                blocked("futex"),
+                "std::sync::mpsc::Receiver<T>::recv",
+                Lock,
+                "channel",
+            ),
+            (
+                blocked("futex"),
+                "tokio::runtime::Runtime::block_on",
+                Cpu,
+                "await",
+            ),
+            (blocked("wait4"), "x", ProcessDns, "tokio::process"),
+            (blocked("getaddrinfo"), "x", ProcessDns, "lookup_host"),
+            (
+                blocked("write"),
+                "std::io::stdio::_print",
+                FileIo,
+                "thread of their own",
+            ),
+            (blocked("strange"), "x", Cpu, "spawn_blocking"),
+            (Cause::OnCpu, "serde_json::from_str", Cpu, "spawn_blocking"),
+            (
+                Cause::OnCpu,
+                "image::load_from_memory",
+                Cpu,
+                "pool of threads",
+            ),
+            (Cause::OnCpu, "bcrypt::hash", Cpu, "semaphore"),
+            (Cause::OnCpu, "x", Cpu, "yield_now"),
+            (
+                Cause::Lock,
+                "std::sync::Mutex<T>::lock",
+                Lock,
+                "hold the lock",
+            ),
+            (Cause::PageFault, "x", FileIo, "memory"),
+            (Cause::Starved, "x", Starvation, "CPU"),
+            (Cause::Unknown, "x", Cpu, "spawn_blocking"),
+        ] {
+            let advice = of(&cause, Some(&stack(called)));
+            assert_eq!(advice.category, category, "{cause} {called}");
+            assert!(
+                advice.short.contains(part),
+                "{cause} {called}: {}",
+                advice.short
+            );
+        }
+        assert!(fix(&blocked("connect"), None).contains("tokio::net"));
+    }
+
+    #[test]
+    fn what_people_read_has_no_hidden_lines() {
+        for entry in ENTRIES {
+            let code = visible(entry.fix);
+            assert!(!code.contains("# ") && code.lines().count() < 12, "{code}");
+        }
+    }
+}
