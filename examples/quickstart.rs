@@ -1,12 +1,13 @@
 //! An image assessment service in small, as people write it and as it should be.
 //!
-//! `cargo run --release --example quickstart [FILE..]`
+//! `cargo run --release --example quickstart -- [--report DIR] [FILE..]`
 //!
 //! For each picture a future reads the file, base64-encodes it, decodes it for
 //! its size and the tokens it will cost, and awaits an assessor that takes a
 //! second: a real HTTP server, in this program, on loopback. First all of that
 //! happens in the future; then the blocking part moves to `spawn_blocking`.
-//! Without files it makes three pictures of 12 megapixels.
+//! Without files it makes three pictures of 12 megapixels. With `--report` both
+//! reports are written, in all forms.
 
 // It is a program for people to look at.
 #![allow(missing_docs, clippy::print_stdout, clippy::print_stderr)]
@@ -269,6 +270,14 @@ fn compare(before: &Half, after: &Half) -> String {
 
 fn quickstart() -> Result<usize, Failure> {
     let mut files: Vec<PathBuf> = std::env::args_os().skip(1).map(Into::into).collect();
+    let mut reports = None;
+    if let Some(at) = files.iter().position(|word| word == Path::new("--report")) {
+        files.remove(at);
+        if at == files.len() {
+            return Err("--report needs a folder".into());
+        }
+        reports = Some(files.remove(at));
+    }
     let folder = std::env::temp_dir().join(format!("stallscope-quickstart-{}", std::process::id()));
     let made = files.is_empty();
     if made {
@@ -291,6 +300,11 @@ fn quickstart() -> Result<usize, Failure> {
         assess_off_the_worker(port, file)
     })?;
     println!("\n== side by side\n{}", compare(&before, &after));
+    if let Some(reports) = reports {
+        before.report.write_all(&reports, "before")?;
+        after.report.write_all(&reports, "after")?;
+        println!("reports are in {}", reports.display());
+    }
     if made {
         std::fs::remove_dir_all(&folder)?;
     }

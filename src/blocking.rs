@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::stall::{Cause, Location, Stack, Task};
 
 /// By what an audit knows that a poll blocked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Detection {

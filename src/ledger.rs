@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::report::{Hotspot, SeverityCounts};
+use crate::report::{self, Adding, Fingerprint, Hotspot, SeverityCounts};
 use crate::severity::Severity;
 use crate::stall::{Location, Phase, Stack, Stall, StallEvent, StallId};
 
@@ -18,7 +18,7 @@ pub(crate) struct Ledger {
     over: VecDeque<Stall>,
     forgotten: u64,
     /// Of stalls that are no longer remembered one by one.
-    forgotten_hotspots: HashMap<String, Hotspot>,
+    forgotten_hotspots: HashMap<Fingerprint, Adding>,
     /// By name, then by place; as many as there are labels.
     by_task: HashMap<String, Vec<(Option<Location>, SeverityCounts)>>,
     max_severity: Option<Severity>,
@@ -114,23 +114,23 @@ impl Ledger {
 
     /// The worst first.
     pub(crate) fn hotspots(&self) -> Vec<Hotspot> {
-        let mut by_culprit = self.forgotten_hotspots.clone();
+        let mut by_fingerprint = self.forgotten_hotspots.clone();
         for stall in &self.over {
-            add_up(&mut by_culprit, stall);
+            add_up(&mut by_fingerprint, stall);
         }
-        let mut hotspots: Vec<Hotspot> = by_culprit.into_values().collect();
-        hotspots.sort_by(|a, b| (b.total(), a.culprit()).cmp(&(a.total(), b.culprit())));
+        let mut hotspots: Vec<Hotspot> = by_fingerprint.into_values().map(Adding::done).collect();
+        report::worst_first(&mut hotspots);
         hotspots
     }
 }
 
-fn add_up(hotspots: &mut HashMap<String, Hotspot>, stall: &Stall) {
-    let mut name = stall.culprit_name();
-    if !hotspots.contains_key(&name) && hotspots.len() >= MAX_HOTSPOTS {
-        "other".clone_into(&mut name);
+fn add_up(hotspots: &mut HashMap<Fingerprint, Adding>, stall: &Stall) {
+    let mut fingerprint = Fingerprint::of(stall);
+    if !hotspots.contains_key(&fingerprint) && hotspots.len() >= MAX_HOTSPOTS {
+        fingerprint = Fingerprint::other();
     }
     hotspots
-        .entry(name.clone())
-        .or_insert_with(|| Hotspot::new(name))
+        .entry(fingerprint.clone())
+        .or_insert_with(|| Adding::new(fingerprint, stall))
         .add(stall);
 }

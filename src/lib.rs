@@ -29,12 +29,12 @@
 //! | a runtime is watched | [`Watchdog`], [`Builder`], [`PollTiming`] |
 //! | a runtime's threads are known from the start | [`Builder::install`], [`hooks`] |
 //! | what is told | [`StallEvent`], [`Stall`], [`Severity`], [`Thresholds`] |
-//! | what is summed up | [`Report`], [`Health`], [`Summary`] |
+//! | what is summed up | [`Report`], [`Hotspot`], [`Advice`], [`Health`], [`Summary`] |
 //! | a future is tested | [`assert_no_stalls!`], [`assert_no_blocking!`], [`audit()`], [`Audit`], [`allow_blocking`], [`self_test`] |
 //!
 //! Stalls are also told as [`tracing`] events of target `stallscope`: see [`docs::events`].
 //! How the line of a stuck thread is found, and what that costs: [`docs::stacks`].
-//! How futures are tested: [`docs::testing`].
+//! How futures are tested: [`docs::testing`]. What reports say: [`docs::reports`].
 
 mod advice;
 mod audit;
@@ -71,6 +71,7 @@ mod trim;
 mod watchdog;
 mod watched;
 
+pub use advice::{Advice, Complexity, RiskCategory};
 #[doc(hidden)]
 pub use audit::macros;
 pub use audit::{
@@ -81,7 +82,7 @@ pub use blocking::{Allowed, Blocking, Detection};
 pub use error::Error;
 pub use health::Health;
 pub use histogram::Summary;
-pub use report::{Hotspot, Report, SeverityCounts, TaskPolls};
+pub use report::{Confidence, Fingerprint, Hotspot, Origin, Report, SeverityCounts, TaskPolls};
 pub use severity::{Severity, Thresholds};
 pub use stall::{
     Cause, Frame, Location, Phase, Stack, Stall, StallEvent, StallId, StallKind, Task,

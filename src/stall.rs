@@ -310,6 +310,12 @@ pub struct Stall {
     pub(crate) kind: StallKind,
     pub(crate) task: Option<Task>,
     pub(crate) worker: Option<usize>,
+    /// Of the process it was seen in; see `report::Origin`.
+    #[serde(default)]
+    pub(crate) origin: u64,
+    /// Since the watchdog's clock was made ready.
+    #[serde(default)]
+    pub(crate) start_ns: u64,
     pub(crate) duration_ns: u64,
     pub(crate) on_cpu_ns: u64,
     pub(crate) waiting_ns: u64,

@@ -281,7 +281,7 @@ fn lag_shows_a_stall_of_the_only_worker_in_full() {
         std::thread::sleep(ms(400));
         tokio::time::sleep(ms(60)).await;
     });
-    let lag = *watchdog.report().lag();
+    let lag = watchdog.report().lag().clone();
     // The stall swallowed some 20 samples, which a sampler that waits with the
     // rest would have left out.
     assert!(lag.max() >= ms(350), "{lag:?}");
@@ -349,7 +349,7 @@ mod stopped {
         std::thread::sleep(ms(5_000));
         common::stop(busy);
         let health = watchdog.health();
-        let lag = *watchdog.report().lag();
+        let lag = watchdog.report().lag().clone();
         drop(watchdog);
         println!("\nstalls {:?}", told.all());
         println!("gap {}", health.time_in_gaps().as_millis());

@@ -6,13 +6,14 @@ use std::time::Duration;
 use crate::audit::session::{Call, Noted, Polls, Session, Sighting, TaskName};
 use crate::blocking::{Allowed, Blocking, Detection};
 use crate::cause;
+use crate::clock;
 use crate::detector::Shares;
 use crate::health::Health;
 use crate::histogram::Histogram;
 use crate::ledger::Ledger;
 use crate::os::{self, Doing, ModuleFile, Symbolizer};
 use crate::registry::{lock, registry};
-use crate::report::{Report, SCHEMA_VERSION, TaskPolls};
+use crate::report::{self, Report, SCHEMA_VERSION, TaskPolls};
 use crate::slot::Seq;
 use crate::stall::{Cause, Phase, Stack, Stall, StallEvent, StallId, StallKind, Task};
 use crate::trim;
@@ -173,6 +174,8 @@ impl<'a> Findings<'a> {
                 kind: StallKind::Poll,
                 task: Some(task(&noted.name)),
                 worker: noted.worker,
+                origin: report::origin().id(),
+                start_ns: noted.start_ns,
                 duration_ns: noted.spent.wall_ns,
                 on_cpu_ns: usage.cpu_ns,
                 waiting_ns: usage.wait_ns,
@@ -268,6 +271,8 @@ impl<'a> Findings<'a> {
             kind: StallKind::Poll,
             task: Some(task(name)),
             worker: None,
+            origin: report::origin().id(),
+            start_ns: clock::calibrate().now_ns().saturating_sub(age_ns),
             duration_ns: age_ns,
             on_cpu_ns: 0,
             waiting_ns: 0,
@@ -368,11 +373,14 @@ impl<'a> Findings<'a> {
         });
         let workers = tokio::runtime::Handle::try_current()
             .map_or(0, |handle| handle.metrics().num_workers());
+        let watched_ns =
+            u64::try_from(self.session.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
         Report {
             version: SCHEMA_VERSION,
+            origins: vec![report::origin().clone()],
             workers,
-            watched_ns: u64::try_from(self.session.started.elapsed().as_nanos())
-                .unwrap_or(u64::MAX),
+            watched_ns,
+            worker_ns: watched_ns,
             max_severity: self.ledger.max_severity(),
             counts: self.ledger.counts(),
             hotspots: self.ledger.hotspots(),

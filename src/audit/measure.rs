@@ -12,6 +12,7 @@ use std::time::Instant;
 use tokio::runtime::Handle;
 
 use crate::audit::session::{AllowedSection, Call, Noted, Session, TaskName};
+use crate::clock;
 use crate::local;
 use crate::os::{self, Usage};
 use crate::registry::Thread;
@@ -252,6 +253,9 @@ impl Drop for Measuring<'_> {
             seq: self.seq,
             name: Arc::clone(self.name),
             worker: self.turn.map(|(worker, ..)| worker),
+            start_ns: clock::calibrate()
+                .now_ns()
+                .saturating_sub(ns_between(self.start, Instant::now())),
             spent: spent.since(allowed),
             measured: after.is_some() && self.before.is_some(),
             handed_over,

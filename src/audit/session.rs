@@ -61,6 +61,8 @@ pub(crate) struct Noted {
     pub(crate) seq: Seq,
     pub(crate) name: Arc<TaskName>,
     pub(crate) worker: Option<usize>,
+    /// Since the clock was made ready.
+    pub(crate) start_ns: u64,
     /// Without what was allowed.
     pub(crate) spent: Spent,
     /// Whether the system tells what threads do.

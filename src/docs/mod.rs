@@ -1,5 +1,6 @@
 //! Longer texts: what the crate says, and how it works.
 
+pub mod reports;
 pub mod testing;
 
 pub mod events {

@@ -1,16 +1,39 @@
-//! A report: plain data on what was seen, printable and in JSON.
+//! A report: plain data on what was seen, in several forms.
 
-use std::fmt;
+mod escape;
+mod hotspot;
+mod html;
+mod markdown;
+mod merge;
+mod origin;
+mod score;
+mod show;
+mod strategy;
+#[cfg(test)]
+mod tests;
+mod trace;
+
+use std::cmp::Reverse;
+use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::advice::Advice;
 use crate::blocking::{Allowed, Blocking, Detection};
 use crate::error::Error;
 use crate::health::Health;
 use crate::histogram::Summary;
 use crate::severity::Severity;
-use crate::stall::{Frame, Location, Stack, Stall};
+use crate::stall::{Location, Stall};
+
+pub use hotspot::{Confidence, Fingerprint, Hotspot};
+pub use origin::Origin;
+
+pub(crate) use hotspot::Adding;
+pub(crate) use origin::origin;
+pub(crate) use show::Short;
 
 /// Version of the JSON form; it rises when a field changes its meaning or goes.
 pub(crate) const SCHEMA_VERSION: u32 = 1;
@@ -34,6 +57,22 @@ impl SeverityCounts {
         }
     }
 
+    /// Counts what another has counted.
+    pub(crate) const fn add(&mut self, other: &SeverityCounts) {
+        self.monitor += other.monitor;
+        self.medium += other.medium;
+        self.high += other.high;
+        self.critical += other.critical;
+    }
+
+    /// The highest severity that was counted.
+    pub fn worst(&self) -> Option<Severity> {
+        Severity::ALL
+            .into_iter()
+            .rev()
+            .find(|severity| self.of(*severity) > 0)
+    }
+
     /// Of one severity.
     pub const fn of(&self, severity: Severity) -> u64 {
         match severity {
@@ -47,57 +86,6 @@ impl SeverityCounts {
     /// Of all severities.
     pub const fn total(&self) -> u64 {
         self.monitor + self.medium + self.high + self.critical
-    }
-}
-
-/// All stalls of one culprit that are over.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Hotspot {
-    culprit: String,
-    counts: SeverityCounts,
-    total_ns: u64,
-    max_ns: u64,
-}
-
-impl Hotspot {
-    pub(crate) const fn new(culprit: String) -> Self {
-        Hotspot {
-            culprit,
-            counts: SeverityCounts {
-                monitor: 0,
-                medium: 0,
-                high: 0,
-                critical: 0,
-            },
-            total_ns: 0,
-            max_ns: 0,
-        }
-    }
-
-    pub(crate) fn add(&mut self, stall: &Stall) {
-        self.counts.count(stall.severity());
-        self.total_ns = self.total_ns.saturating_add(stall.duration_ns);
-        self.max_ns = self.max_ns.max(stall.duration_ns);
-    }
-
-    /// What holds the thread up, as well as it is known.
-    pub fn culprit(&self) -> &str {
-        &self.culprit
-    }
-
-    /// How many stalls.
-    pub const fn counts(&self) -> &SeverityCounts {
-        &self.counts
-    }
-
-    /// How long all of them have lasted together.
-    pub const fn total(&self) -> Duration {
-        Duration::from_nanos(self.total_ns)
-    }
-
-    /// How long the longest has lasted.
-    pub const fn max(&self) -> Duration {
-        Duration::from_nanos(self.max_ns)
     }
 }
 
@@ -140,8 +128,13 @@ impl TaskPolls {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     pub(crate) version: u32,
+    #[serde(default)]
+    pub(crate) origins: Vec<Origin>,
     pub(crate) workers: usize,
     pub(crate) watched_ns: u64,
+    /// The same, summed up over workers.
+    #[serde(default)]
+    pub(crate) worker_ns: u64,
     pub(crate) max_severity: Option<Severity>,
     pub(crate) counts: SeverityCounts,
     pub(crate) hotspots: Vec<Hotspot>,
@@ -159,7 +152,65 @@ pub struct Report {
     pub(crate) detection: Option<Detection>,
 }
 
+/// The order of findings.
+pub(crate) fn worst_first(hotspots: &mut [Hotspot]) {
+    hotspots.sort_by(|a, b| (b.total(), a.fingerprint()).cmp(&(a.total(), b.fingerprint())));
+}
+
+/// The order of watched futures.
+pub(crate) fn busiest_first(tasks: &mut [TaskPolls]) {
+    let place = |task: &TaskPolls| task.location.as_ref().map(Location::to_string);
+    tasks.sort_by_cached_key(|task| (Reverse(task.polls.total()), task.name.clone(), place(task)));
+}
+
 impl Report {
+    /// The processes it is of: one, unless it was [merged](Report::merge).
+    pub fn origins(&self) -> &[Origin] {
+        &self.origins
+    }
+
+    /// How safe the program is to run on an event loop, from 1 to 10.
+    ///
+    /// | score | |
+    /// |---|---|
+    /// | 9 to 10 | what blocks is off the loop |
+    /// | 7 to 8 | minor blocking |
+    /// | 5 to 6 | several places block |
+    /// | 3 to 4 | major blocking |
+    /// | 1 to 2 | synchronous code in async functions |
+    ///
+    /// From 10, taken off: for the worst stall 1 (MONITOR), 3 (MEDIUM), 5 (HIGH) or 7
+    /// (CRITICAL), or 1 if an audit found blocking without a stall; 1 if two to four
+    /// findings are MEDIUM or worse, 2 if more; 1 if workers were held up for 1 % of
+    /// the time or more, 2 for 10 % or more. Stalls for want of a CPU do not count.
+    /// One more stall never makes it rise.
+    pub fn score(&self) -> u8 {
+        score::score(self).value
+    }
+
+    /// Replaces advice by one's own, where `advise` has some.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// # let watchdog = stallscope::Watchdog::start().unwrap();
+    /// let mut report = watchdog.report();
+    /// report.advise(|hotspot| {
+    ///     let mut advice = hotspot.advice().clone();
+    ///     hotspot.culprit().contains("our_legacy").then(|| {
+    ///         advice.short = "see the wiki: moving off the legacy client".into();
+    ///         advice
+    ///     })
+    /// });
+    /// # }
+    /// ```
+    pub fn advise(&mut self, advise: impl Fn(&Hotspot) -> Option<Advice>) {
+        for hotspot in &mut self.hotspots {
+            if let Some(advice) = advise(hotspot) {
+                hotspot.advice = advice;
+            }
+        }
+    }
+
     /// What blocked in an [audit](crate::audit()), however shortly, the worst first.
     pub fn blocking(&self) -> &[Blocking] {
         &self.blocking
@@ -249,6 +300,30 @@ impl Report {
         serde_json::to_string_pretty(self).unwrap_or_default()
     }
 
+    /// Writes all forms to a folder, which is made if it is not there: `NAME.txt`,
+    /// `.md`, `.html`, `.json`, `.folded` and `.trace.json`.
+    ///
+    /// Blocks: not to be called in a task.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn write_all(&self, folder: impl AsRef<Path>, name: &str) -> io::Result<()> {
+        let folder = folder.as_ref();
+        std::fs::create_dir_all(folder)?;
+        let forms = [
+            ("txt", self.to_string()),
+            ("md", self.to_markdown()),
+            ("html", self.to_html()),
+            ("json", self.to_json()),
+            ("folded", self.to_folded()),
+            ("trace.json", self.to_chrome_trace()),
+        ];
+        for (ending, text) in forms {
+            std::fs::write(folder.join(format!("{name}.{ending}")), text)?;
+        }
+        Ok(())
+    }
+
     /// Reads what [`Report::to_json`] wrote.
     ///
     /// # Errors
@@ -266,159 +341,5 @@ impl Report {
             ));
         }
         Ok(report)
-    }
-}
-
-/// A duration in at most 8 characters.
-pub(crate) struct Short(pub(crate) Duration);
-
-impl fmt::Display for Short {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = match self.0.as_nanos() {
-            0 => "0".to_owned(),
-            1..1_000 => format!("{} ns", self.0.as_nanos()),
-            1_000..1_000_000 => format!("{:.1} us", self.0.as_secs_f64() * 1e6),
-            1_000_000..1_000_000_000 => format!("{:.1} ms", self.0.as_secs_f64() * 1e3),
-            _ => format!("{:.2} s", self.0.as_secs_f64()),
-        };
-        f.pad(&text)
-    }
-}
-
-fn summary_row(
-    f: &mut fmt::Formatter<'_>,
-    name: &str,
-    width: usize,
-    summary: &Summary,
-) -> fmt::Result {
-    write!(f, "  {name:<width$} {:>10}", summary.count())?;
-    for duration in [
-        summary.p50(),
-        summary.p99(),
-        summary.p99_9(),
-        summary.max(),
-        summary.total(),
-    ] {
-        write!(f, " {:>9}", Short(duration))?;
-    }
-    Ok(())
-}
-
-impl Report {
-    /// What only an audit knows.
-    fn show_blocking(&self, f: &mut fmt::Formatter<'_>, width: usize) -> fmt::Result {
-        if !self.blocking.is_empty() {
-            writeln!(
-                f,
-                "\n  {:<width$} {:>10} {:>9} {:>9} {:>9}",
-                "blocked", "count", "sleeps", "longest", "in all"
-            )?;
-        }
-        for blocking in self.blocking.iter().take(20) {
-            let culprit = blocking.stack().and_then(Stack::culprit);
-            let place = culprit.map_or_else(|| blocking.task.name.clone(), Frame::short);
-            writeln!(
-                f,
-                "  {place:<width$} {:>10} {:>9} {:>9} {:>9}  {}",
-                blocking.count,
-                blocking.sleeps,
-                Short(blocking.max()),
-                Short(blocking.total()),
-                blocking.cause,
-            )?;
-        }
-        for allowed in &self.allowed {
-            writeln!(
-                f,
-                "  allowed {} times, {} in all, at {}: {}",
-                allowed.count,
-                Short(allowed.total()),
-                allowed.location,
-                allowed.reason
-            )?;
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} stall{} in {} on {} worker{}",
-            self.counts.total(),
-            if self.counts.total() == 1 { "" } else { "s" },
-            Short(self.watched_for()),
-            self.workers,
-            if self.workers == 1 { "" } else { "s" }
-        )?;
-        for severity in Severity::ALL.into_iter().rev() {
-            if self.counts.of(severity) > 0 {
-                write!(f, ", {severity} {}", self.counts.of(severity))?;
-            }
-        }
-        writeln!(f)?;
-        let ongoing = self.stalls.iter().filter(|stall| stall.is_ongoing());
-        for stall in ongoing {
-            writeln!(f, "  now: {stall}")?;
-        }
-
-        let width = self
-            .hotspots
-            .iter()
-            .map(|hotspot| hotspot.culprit.len())
-            .chain(self.tasks.iter().map(|task| task.name.len()))
-            .chain(["event loop lag".len()])
-            .max()
-            .unwrap_or(0)
-            .min(60);
-        if !self.hotspots.is_empty() {
-            writeln!(
-                f,
-                "\n  {:<width$} {:>10} {:>9} {:>9}  worst",
-                "held up by", "stalls", "longest", "in all"
-            )?;
-            for hotspot in self.hotspots.iter().take(20) {
-                let worst = Severity::ALL
-                    .into_iter()
-                    .rev()
-                    .find(|severity| hotspot.counts.of(*severity) > 0);
-                writeln!(
-                    f,
-                    "  {:<width$} {:>10} {:>9} {:>9}  {}",
-                    hotspot.culprit,
-                    hotspot.counts.total(),
-                    Short(hotspot.max()),
-                    Short(hotspot.total()),
-                    worst
-                        .map(|severity| severity.to_string())
-                        .unwrap_or_default(),
-                )?;
-            }
-        }
-        writeln!(
-            f,
-            "\n  {:<width$} {:>10} {:>9} {:>9} {:>9} {:>9} {:>9}",
-            "polls of", "count", "p50", "p99", "p99.9", "max", "in all"
-        )?;
-        for task in self.tasks.iter().take(20) {
-            summary_row(f, &task.name, width, &task.polls)?;
-            writeln!(f)?;
-        }
-        if self.detection.is_none() {
-            summary_row(f, "event loop lag", width, &self.lag)?;
-        }
-        self.show_blocking(f, width)?;
-        if self.forgotten > 0 {
-            write!(
-                f,
-                "\n  {} older stalls are in the sums only",
-                self.forgotten
-            )?;
-        }
-        if let Some(reason) = self.health.no_stacks() {
-            write!(f, "\n  some stacks are missing: {reason}")?;
-        }
-        Ok(())
     }
 }

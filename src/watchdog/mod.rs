@@ -28,7 +28,7 @@ use crate::ledger::Ledger;
 use crate::local;
 use crate::os::Capturer;
 use crate::registry::{LabelId, TimingWish, lock, registry};
-use crate::report::{Report, SCHEMA_VERSION, TaskPolls};
+use crate::report::{self, Report, SCHEMA_VERSION, TaskPolls};
 use crate::rollcall;
 use crate::runtime::{Gone, Runtime};
 use crate::sampler::{self, Lag};
@@ -250,11 +250,14 @@ impl Watchdog {
                 })
             })
             .collect();
-        tasks.sort_by_key(|task| std::cmp::Reverse(task.polls.total()));
+        report::busiest_first(&mut tasks);
+        let watched_ns = self.clock.now_ns().saturating_sub(self.started_ns);
         let report = Report {
             version: SCHEMA_VERSION,
+            origins: vec![report::origin().clone()],
             workers: self.runtime.workers(),
-            watched_ns: self.clock.now_ns().saturating_sub(self.started_ns),
+            watched_ns,
+            worker_ns: watched_ns.saturating_mul(self.runtime.workers() as u64),
             max_severity: ledger.max_severity(),
             counts: ledger.counts(),
             hotspots: ledger.hotspots(),

@@ -9,6 +9,7 @@ use crate::detector::{Detector, Observation, Told, Unit};
 use crate::driven::Driven;
 use crate::os::{self, ThreadProbe};
 use crate::registry::registry;
+use crate::report;
 use crate::stall::{Cause, Phase, Stall, StallEvent, StallId, Task};
 use crate::teller::{Message, Queue, Untold};
 use crate::watchdog::Shared;
@@ -162,6 +163,8 @@ fn event_of(told: &Told, cause: Cause) -> StallEvent {
                 Unit::Worker(worker) => Some(worker),
                 Unit::Thread(_) => None,
             },
+            origin: report::origin().id(),
+            start_ns: told.start_ns,
             duration_ns: told.duration_ns,
             on_cpu_ns: told.shares.cpu_ns,
             waiting_ns: told.shares.waiting_ns,

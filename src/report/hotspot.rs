@@ -1,0 +1,284 @@
+//! Stalls of one culprit, as one finding.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::advice::{self, Advice};
+use crate::histogram::{Histogram, Summary};
+use crate::report::SeverityCounts;
+use crate::stall::{Cause, Location, Stack, Stall, StallKind};
+
+/// How many names of tasks are kept of one finding.
+const MAX_TASKS: usize = 32;
+
+/// By what stalls are one finding: the function they are in and the cause, else
+/// the task's name.
+///
+/// Not the line, which changes from build to build; nor the path, which changes
+/// from machine to machine.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Fingerprint(String);
+
+impl Fingerprint {
+    pub(crate) fn of(stall: &Stall) -> Self {
+        let culprit = stall.stack().and_then(Stack::culprit);
+        let of = match (culprit, stall.task(), stall.worker()) {
+            (Some(frame), _, _) => {
+                let file = frame.file().and_then(|file| file.rsplit('/').next());
+                format!("{} {}", frame.short_function(), file.unwrap_or_default())
+            }
+            (None, Some(task), _) => format!("task {}", task.name()),
+            (None, None, Some(worker)) => format!("worker {worker}"),
+            (None, None, None) => "unknown".to_owned(),
+        };
+        Fingerprint(format!("{of}: {}", stall.cause))
+    }
+
+    /// Stands for all beyond a bound.
+    pub(crate) fn other() -> Self {
+        Fingerprint("other".to_owned())
+    }
+
+    /// As text; equal for what is the same finding.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What one culprit has done: a finding of the report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hotspot {
+    pub(crate) fingerprint: Fingerprint,
+    pub(crate) culprit: String,
+    pub(crate) cause: Cause,
+    pub(crate) kind: StallKind,
+    pub(crate) advice: Advice,
+    /// Of the longest stall that had one.
+    pub(crate) stack: Option<Stack>,
+    /// How long that stall was, which all of the above is of.
+    pub(crate) described_ns: u64,
+    pub(crate) location: Option<Location>,
+    pub(crate) counts: SeverityCounts,
+    pub(crate) durations: Summary,
+    pub(crate) tasks: BTreeMap<String, u64>,
+    pub(crate) workers: BTreeSet<usize>,
+    /// How many had a stack.
+    pub(crate) with_stack: u64,
+    /// Of how many the duration was measured by the poll itself.
+    pub(crate) exact: u64,
+}
+
+impl Hotspot {
+    /// What holds the thread up, as well as it is known.
+    pub fn culprit(&self) -> &str {
+        &self.culprit
+    }
+
+    /// By what its stalls are known to be the same finding.
+    pub const fn fingerprint(&self) -> &Fingerprint {
+        &self.fingerprint
+    }
+
+    /// Why its stalls do not return.
+    pub fn cause(&self) -> Cause {
+        self.cause.clone()
+    }
+
+    /// What there is to say about it, and what to do.
+    pub const fn advice(&self) -> &Advice {
+        &self.advice
+    }
+
+    /// Where its longest stall was, if that is known.
+    pub const fn stack(&self) -> Option<&Stack> {
+        self.stack.as_ref()
+    }
+
+    /// How many stalls.
+    pub const fn counts(&self) -> &SeverityCounts {
+        &self.counts
+    }
+
+    /// How long they lasted.
+    pub const fn durations(&self) -> &Summary {
+        &self.durations
+    }
+
+    /// The watched futures it was in, with how many stalls each.
+    pub fn tasks(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.tasks
+            .iter()
+            .map(|(name, count)| (name.as_str(), *count))
+    }
+
+    /// The workers it held up; those of different processes are not told apart.
+    pub fn workers(&self) -> impl Iterator<Item = usize> {
+        self.workers.iter().copied()
+    }
+
+    /// How long all of them have lasted together.
+    pub const fn total(&self) -> Duration {
+        self.durations.total()
+    }
+
+    /// How long the longest has lasted.
+    pub const fn max(&self) -> Duration {
+        self.durations.max()
+    }
+
+    /// Whether the program is to blame: not where it waited for a CPU or stood still.
+    pub const fn is_programs(&self) -> bool {
+        !matches!(self.cause, Cause::Starved | Cause::Suspended)
+    }
+
+    /// How sure it is, and why.
+    pub fn confidence(&self) -> (Confidence, &'static str) {
+        let all = self.counts.total();
+        if self.with_stack * 2 > all && self.exact * 2 > all {
+            (
+                Confidence::High,
+                "the line was seen and the polls timed themselves",
+            )
+        } else if self.with_stack * 2 > all {
+            (
+                Confidence::Medium,
+                "the line was seen; the duration is that of a turn, which may be many polls",
+            )
+        } else if self.exact * 2 > all {
+            (
+                Confidence::Medium,
+                "the polls timed themselves; the line was not seen",
+            )
+        } else {
+            (
+                Confidence::Low,
+                "a turn of a worker, which may be many polls; the line was not seen",
+            )
+        }
+    }
+
+    /// As one with another of the same fingerprint.
+    pub(crate) fn merged(&self, other: &Hotspot) -> Hotspot {
+        // Which of the two describes it must not depend on their order.
+        let rank = |hotspot: &Hotspot| {
+            (
+                hotspot.stack.is_some(),
+                hotspot.described_ns,
+                format!(
+                    "{:?}",
+                    (
+                        &hotspot.culprit,
+                        &hotspot.stack,
+                        &hotspot.location,
+                        &hotspot.advice
+                    )
+                ),
+            )
+        };
+        let (first, second) = if rank(self) >= rank(other) {
+            (self, other)
+        } else {
+            (other, self)
+        };
+        let mut all = first.clone();
+        all.counts.add(&second.counts);
+        all.durations = first.durations.merged(&second.durations);
+        for (name, count) in &second.tasks {
+            *all.tasks.entry(name.clone()).or_default() += count;
+        }
+        all.workers.extend(&second.workers);
+        all.with_stack += second.with_stack;
+        all.exact += second.exact;
+        all
+    }
+}
+
+/// How sure something is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Confidence {
+    /// It may be otherwise.
+    Low,
+    /// Part of it is seen, part is concluded.
+    Medium,
+    /// It was seen.
+    High,
+}
+
+impl std::fmt::Display for Confidence {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Confidence::Low => "Low",
+            Confidence::Medium => "Medium",
+            Confidence::High => "High",
+        })
+    }
+}
+
+/// Stalls being added up to one finding.
+#[derive(Clone, Debug)]
+pub(crate) struct Adding {
+    hotspot: Hotspot,
+    histogram: Histogram,
+}
+
+impl Adding {
+    pub(crate) fn new(fingerprint: Fingerprint, stall: &Stall) -> Self {
+        Adding {
+            hotspot: Hotspot {
+                culprit: if fingerprint == Fingerprint::other() {
+                    "other".to_owned()
+                } else {
+                    stall.culprit_name()
+                },
+                fingerprint,
+                cause: stall.cause(),
+                kind: stall.kind(),
+                advice: advice::of(&stall.cause, stall.stack()),
+                stack: None,
+                described_ns: 0,
+                location: stall.task().and_then(|task| task.location().cloned()),
+                counts: SeverityCounts::default(),
+                durations: Summary::default(),
+                tasks: BTreeMap::new(),
+                workers: BTreeSet::new(),
+                with_stack: 0,
+                exact: 0,
+            },
+            histogram: Histogram::new(),
+        }
+    }
+
+    pub(crate) fn add(&mut self, stall: &Stall) {
+        let hotspot = &mut self.hotspot;
+        hotspot.counts.count(stall.severity());
+        self.histogram.record(stall.duration_ns);
+        let rank = |has_stack: bool, ns: u64| (has_stack, ns);
+        let known = rank(hotspot.stack.is_some(), hotspot.described_ns);
+        if rank(stall.stack().is_some(), stall.duration_ns) > known
+            && hotspot.fingerprint != Fingerprint::other()
+        {
+            hotspot.described_ns = stall.duration_ns;
+            hotspot.culprit = stall.culprit_name();
+            hotspot.stack = stall.stack().cloned();
+        }
+        if let Some(task) = stall.task()
+            && (hotspot.tasks.len() < MAX_TASKS || hotspot.tasks.contains_key(task.name()))
+        {
+            *hotspot.tasks.entry(task.name().to_owned()).or_default() += 1;
+        }
+        hotspot.workers.extend(stall.worker());
+        hotspot.with_stack += u64::from(stall.stack().is_some());
+        hotspot.exact += u64::from(stall.kind() == StallKind::Poll);
+    }
+
+    pub(crate) fn done(self) -> Hotspot {
+        Hotspot {
+            durations: self.histogram.summary(),
+            ..self.hotspot
+        }
+    }
+}

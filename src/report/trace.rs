@@ -1,0 +1,74 @@
+//! For people's own viewers: folded stacks, and a trace of stalls.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+use crate::report::Report;
+use crate::stall::{Stack, Stall};
+
+impl Report {
+    /// Stacks as flame graph tools read them: `outer;inner weight`, a line each.
+    ///
+    /// The weight is how long stalls with this stack held their threads up, in
+    /// microseconds.
+    pub fn to_folded(&self) -> String {
+        let mut folded: BTreeMap<String, u128> = BTreeMap::new();
+        for stall in &self.stalls {
+            if let Some(stack) = stall.stack() {
+                let names: Vec<String> = path(stack).map(|name| name.replace(';', ":")).collect();
+                *folded.entry(names.join(";")).or_default() += stall.duration().as_micros();
+            }
+        }
+        let lines = folded.iter().map(|(names, us)| format!("{names} {us}\n"));
+        lines.collect()
+    }
+
+    /// The stalls as a trace that Perfetto and `chrome://tracing` show: a row for
+    /// each worker of each process.
+    pub fn to_chrome_trace(&self) -> String {
+        let events = self.stalls.iter().map(|stall| {
+            json!({
+                "name": stall.culprit_name(),
+                "cat": stall.severity().to_string(),
+                "ph": "X",
+                "ts": stall.start_ns as f64 / 1e3,
+                "dur": stall.duration_ns as f64 / 1e3,
+                "pid": self.pid_of(stall),
+                "tid": stall.worker().map_or(-1, |worker| worker as i64),
+                "args": {
+                    "stall": stall.to_string(),
+                    "cause": stall.cause().to_string(),
+                    "task": stall.task().map(|task| task.name().to_owned()),
+                },
+            })
+        });
+        let names = self.origins.iter().map(|origin| {
+            json!({
+                "name": "process_name", "ph": "M", "pid": origin.pid(),
+                "args": {"name": format!("{} on {}", origin.program(), origin.host())},
+            })
+        });
+        json!({"traceEvents": names.chain(events).collect::<Vec<_>>()}).to_string()
+    }
+
+    fn pid_of(&self, stall: &Stall) -> u32 {
+        let origin = self
+            .origins
+            .iter()
+            .find(|origin| origin.id() == stall.origin);
+        origin.map_or(0, |origin| origin.pid())
+    }
+}
+
+/// The functions of a stack for people, the outermost first.
+pub(crate) fn path(stack: &Stack) -> impl Iterator<Item = String> {
+    stack
+        .frames()
+        .iter()
+        .rev()
+        .map(|frame| match frame.function() {
+            Some(_) => frame.short_function(),
+            None => frame.module().unwrap_or("?").to_owned(),
+        })
+}
