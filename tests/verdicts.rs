@@ -329,7 +329,7 @@ fn futures_block_on<T>(future: impl Future<Output = T>) -> T {
 fn innocent() -> Vec<Scenario> {
     vec![
         scenario!("allocate", {
-            for size in [64, 4096, 300_000, 8 << 20] {
+            for size in [64, 4096, 300_000, 2 << 20] {
                 std::hint::black_box(vec![1_u8; size]);
             }
         }),

@@ -12,6 +12,8 @@ mod measure;
 mod neighbours;
 mod session;
 mod spotter;
+#[cfg(test)]
+mod tests;
 mod verdict;
 
 pub use armed::self_test;

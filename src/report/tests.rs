@@ -336,6 +336,8 @@ proptest! {
         prop_assert_eq!(all.polls().total(), a.polls().total() + b.polls().total());
         let in_findings: u64 = all.hotspots().iter().map(|h| h.durations().count()).sum();
         prop_assert_eq!(in_findings, all.counts().total());
+        let by_severity: u64 = all.hotspots().iter().map(|h| h.counts().total()).sum();
+        prop_assert_eq!(by_severity, all.counts().total());
     }
 
     #[test]
