@@ -96,14 +96,36 @@ pub struct Advice {
 /// What the catalogue says.
 pub(crate) fn of(cause: &Cause, stack: Option<&Stack>) -> Advice {
     let entry = entry(cause, stack);
+    let culprit = stack.and_then(Stack::culprit);
+    let at_ends = culprit.is_some_and(|culprit| is_at_ends(&culprit.short_function()));
     Advice {
-        category: entry.category,
+        category: if at_ends {
+            RiskCategory::StartupShutdown
+        } else {
+            entry.category
+        },
         does: entry.does.into(),
         short: entry.short.into(),
         fix: visible(entry.fix).into(),
         trade_off: entry.trade_off.into(),
         complexity: entry.complexity,
     }
+}
+
+/// Whether a function is of the program's beginning or end, by its name: what blocks
+/// there holds up nobody yet, or nobody any more.
+fn is_at_ends(function: &str) -> bool {
+    const ENDS: [&str; 7] = [
+        "startup",
+        "start_up",
+        "bootstrap",
+        "initialize",
+        "shutdown",
+        "shut_down",
+        "teardown",
+    ];
+    let name = function.rsplit("::").next().unwrap_or_default();
+    ENDS.iter().any(|end| name.contains(end))
 }
 
 /// What to do about it, in one line.
@@ -245,6 +267,18 @@ mod tests {
             );
         }
         assert!(fix(&blocked("connect"), None).contains("tokio::net"));
+    }
+
+    #[test]
+    fn beginning_and_end_are_told_by_their_names() {
+        for (function, at_ends) in [
+            ("app::server::startup", true),
+            ("app::shutdown_gracefully", true),
+            ("app::startups::list", false),
+            ("app::handler", false),
+        ] {
+            assert_eq!(is_at_ends(function), at_ends, "{function}");
+        }
     }
 
     #[test]

@@ -28,7 +28,7 @@ mod platform;
 
 pub(crate) use platform::{
     Capturer, DEFAULT_SIGNAL, DETECTION, Symbolizer, ThreadProbe, be_prompt, interpose,
-    is_usable_signal, leave_out, module_files, syscall_name, thread_id, usage,
+    is_usable_signal, leave_out, module_files, syscall_name, terminal_columns, thread_id, usage,
 };
 
 /// Whether running threads may be sent a signal.

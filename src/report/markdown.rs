@@ -8,8 +8,11 @@ use crate::report::{Hotspot, Report, score, strategy};
 use crate::severity::Severity;
 use crate::stall::Stack;
 
-/// Findings told in full; all are in the table.
-const MAX_FINDINGS: usize = 20;
+/// Findings told in full, and rows of the table: a comment on a pull request has at
+/// most 65,536 characters.
+const MAX_FINDINGS: usize = 15;
+const MAX_ROWS: usize = 50;
+const MAX_TASKS: usize = 8;
 
 impl Report {
     /// The report in Markdown.
@@ -48,7 +51,7 @@ impl Report {
         if self.hotspots.len() > MAX_FINDINGS {
             writeln!(
                 out,
-                "\n{} more findings are in the table only.",
+                "\n{} more findings are in the other forms.",
                 self.hotspots.len() - MAX_FINDINGS
             )?;
         }
@@ -66,7 +69,7 @@ impl Report {
             "| # | severity | where | operation | stalls | longest | in all | fix |"
         )?;
         writeln!(out, "|---|---|---|---|---:|---:|---:|---|")?;
-        for (number, hotspot) in self.hotspots.iter().enumerate() {
+        for (number, hotspot) in self.hotspots.iter().take(MAX_ROWS).enumerate() {
             writeln!(
                 out,
                 "| {} | {} | {} | {} | {} | {} | {} | {} |",
@@ -104,7 +107,7 @@ impl Report {
                 continue;
             }
             writeln!(out, "\n**{title}**\n")?;
-            for hotspot in of_group {
+            for hotspot in of_group.iter().take(MAX_FINDINGS) {
                 writeln!(
                     out,
                     "- {}: {}",
@@ -261,6 +264,7 @@ fn write_finding(out: &mut String, number: usize, hotspot: &Hotspot) -> fmt::Res
     )?;
     let tasks: Vec<String> = hotspot
         .tasks()
+        .take(MAX_TASKS)
         .map(|(name, _)| Code(name).to_string())
         .collect();
     write!(out, "- **Location**: {}", Code(&hotspot.culprit))?;

@@ -260,6 +260,7 @@ fn many_stalls_are_told_in_bounded_space() {
     ] {
         assert!(form.len() < 4 << 20, "{}", form.len());
     }
+    assert!(report.to_markdown().chars().count() < 65_536, "a comment");
 }
 
 #[test]

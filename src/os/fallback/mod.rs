@@ -33,6 +33,10 @@ pub(crate) const fn be_prompt() {}
 
 pub(crate) const fn leave_out() {}
 
+pub(crate) const fn terminal_columns() -> Option<usize> {
+    None
+}
+
 /// None is ever sent.
 pub(crate) const fn is_usable_signal(_signal: i32) -> bool {
     true

@@ -18,6 +18,7 @@ mod signal;
 mod storm;
 mod symbolize;
 mod syscalls;
+mod terminal;
 mod thread;
 mod unwind;
 #[cfg(all(feature = "interpose", target_env = "gnu"))]
@@ -28,6 +29,7 @@ pub(crate) use modules::module_files;
 pub(crate) use own::{be_prompt, leave_out, usage};
 pub(crate) use symbolize::Symbolizer;
 pub(crate) use syscalls::syscall_name;
+pub(crate) use terminal::terminal_columns;
 pub(crate) use thread::{ThreadProbe, thread_id};
 
 /// By what blocking is known here.

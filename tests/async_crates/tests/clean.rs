@@ -1,6 +1,8 @@
 //! What is clean passes, and what is not does not.
 
 #![cfg(target_os = "linux")]
+// Helpers of tests fail as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::net::SocketAddr;
 use std::time::Duration;
