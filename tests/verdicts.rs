@@ -361,7 +361,7 @@ fn innocent() -> Vec<Scenario> {
             for _ in 0..100 {
                 *mutex.lock().unwrap() += 1;
                 let read = *lock.read().unwrap();
-                *lock.write().unwrap() += read + 1;
+                *lock.write().unwrap() = read + 1;
             }
         }),
         scenario!("compute", {

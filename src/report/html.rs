@@ -181,7 +181,7 @@ impl Report {
         let mut root = Flame::default();
         for stall in &self.stalls {
             if let Some(stack) = stall.stack() {
-                root.add(trace::path(stack), stall.duration_ns);
+                root.add(trace::path_of_users(stack), stall.duration_ns);
             }
         }
         if root.total_ns == 0 {
@@ -191,7 +191,7 @@ impl Report {
             "<h2>Where the time went</h2>\n<p>Functions by how long stalls in them held workers \
              up; what was called is below its caller.</p>\n<div class=\"flames\">",
         );
-        root.only_below().write_children(out, root.total_ns, 0)?;
+        root.write_children(out, root.total_ns, 0)?;
         out.push_str("</div>\n");
         Ok(())
     }
@@ -371,23 +371,6 @@ impl Flame {
             here = here.children.entry(name).or_default();
             here.total_ns += ns;
         }
-    }
-
-    /// Without the beginning that all have in common, but for its last function.
-    fn only_below(&self) -> &Flame {
-        let mut here = self;
-        while let Some(only) = here.children.values().next()
-            && here.children.len() == 1
-            && only
-                .children
-                .values()
-                .map(|child| child.total_ns)
-                .sum::<u64>()
-                == self.total_ns
-        {
-            here = only;
-        }
-        here
     }
 
     fn write_children(&self, out: &mut String, all_ns: u64, depth: usize) -> fmt::Result {

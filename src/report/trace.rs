@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use crate::report::Report;
-use crate::stall::{Stack, Stall};
+use crate::stall::{Frame, Stack, Stall};
+use crate::trim;
 
 impl Report {
     /// Stacks as flame graph tools read them: `outer;inner weight`, a line each.
@@ -63,12 +64,27 @@ impl Report {
 
 /// The functions of a stack for people, the outermost first.
 pub(crate) fn path(stack: &Stack) -> impl Iterator<Item = String> {
-    stack
-        .frames()
-        .iter()
-        .rev()
-        .map(|frame| match frame.function() {
-            Some(_) => frame.short_function(),
-            None => frame.module().unwrap_or("?").to_owned(),
-        })
+    stack.frames().iter().rev().map(name)
+}
+
+/// The same without what runs the user's functions: those of the user, the
+/// outermost first, then all that the innermost of them called.
+pub(crate) fn path_of_users(stack: &Stack) -> impl Iterator<Item = String> {
+    let culprit = stack.culprit.unwrap_or(0);
+    let frames = stack.frames().iter().enumerate().rev();
+    let shown = frames.filter(move |(at, frame)| *at <= culprit || trim::is_users(frame));
+    let mut before = None;
+    shown.filter_map(move |(_, frame)| {
+        let name = name(frame);
+        // An async function and the blocks in it are functions of one name.
+        let again = before.replace(name.clone()) == Some(name.clone());
+        (!again).then_some(name)
+    })
+}
+
+fn name(frame: &Frame) -> String {
+    match frame.function() {
+        Some(_) => frame.short_function(),
+        None => frame.module().unwrap_or("?").to_owned(),
+    }
 }
