@@ -31,7 +31,7 @@ fn merge() -> Result<(), Box<dyn Error>> {
     }
     match folder {
         Some(folder) => merged.write_all(&folder, "merged")?,
-        None => println!("{merged}"),
+        None => println!("{}", merged.terminal()),
     }
     Ok(())
 }

@@ -188,7 +188,7 @@ where
             Err(error) => println!("  {}: not assessed: {error}", file.display()),
         }
     }
-    println!("\n{report}");
+    println!("\n{}", report.terminal());
     Ok(Half {
         wall,
         heartbeat,

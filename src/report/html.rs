@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::histogram::Summary;
 use crate::report::escape::{Html, HtmlProse};
-use crate::report::markdown::{operation, plural, problem, verify, worst};
+use crate::report::markdown::{groups, load, operation, plural, problem, verify, worst};
 use crate::report::show::Short;
 use crate::report::{Hotspot, Report, score, strategy, trace};
 use crate::stall::Stall;
@@ -63,7 +63,7 @@ impl Report {
         out.push_str("<h2>The loop</h2>\n<div class=\"pair\">");
         write_histogram(out, "Time per poll", &self.polls)?;
         write_histogram(out, "Lag", &self.lag)?;
-        out.push_str("</div>\n");
+        writeln!(out, "</div>\n<p>{}</p>", load(self))?;
         self.write_pools(out)?;
         self.write_findings(out)?;
         self.write_origins(out)?;
@@ -100,6 +100,18 @@ impl Report {
             )?;
         }
         out.push_str("</tbody></table></div>\n");
+        for (title, hotspots) in groups(self) {
+            write!(out, "<h3>{title}</h3><ul>")?;
+            for hotspot in hotspots.iter().take(MAX_FINDINGS) {
+                write!(
+                    out,
+                    "<li><code>{}</code>: {}</li>",
+                    Html(&hotspot.culprit),
+                    HtmlProse(&hotspot.advice.short),
+                )?;
+            }
+            out.push_str("</ul>\n");
+        }
         Ok(())
     }
 

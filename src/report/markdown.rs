@@ -87,27 +87,9 @@ impl Report {
     }
 
     fn write_when(&self, out: &mut String) -> fmt::Result {
-        let groups = [
-            ("Fix now", Severity::High, Severity::Critical),
-            ("Fix soon", Severity::Medium, Severity::Medium),
-            ("Monitor", Severity::Monitor, Severity::Monitor),
-        ];
-        for (title, from, to) in groups {
-            let of_group: Vec<&Hotspot> = self
-                .hotspots
-                .iter()
-                .filter(|hotspot| {
-                    hotspot
-                        .counts
-                        .worst()
-                        .is_some_and(|worst| from <= worst && worst <= to)
-                })
-                .collect();
-            if of_group.is_empty() {
-                continue;
-            }
+        for (title, hotspots) in groups(self) {
             writeln!(out, "\n**{title}**\n")?;
-            for hotspot in of_group.iter().take(MAX_FINDINGS) {
+            for hotspot in hotspots.iter().take(MAX_FINDINGS) {
                 writeln!(
                     out,
                     "- {}: {}",
@@ -156,20 +138,41 @@ impl Report {
                 Short(summary.max()),
             )?;
         }
-        let starved = self.hotspots.iter().filter(|h| !h.is_programs());
-        let starved: u64 = starved.map(|hotspot| hotspot.counts.total()).sum();
-        writeln!(
-            out,
-            "\n{} waiting in the shared queue, {} alive; {} for want of a CPU.",
-            plural(self.health.global_queue_depth as u64, "task"),
-            self.health.alive_tasks,
-            plural(starved, "stall"),
-        )?;
+        writeln!(out, "\n{}", load(self))?;
         if let Some(reason) = self.health.no_stacks() {
             writeln!(out, "\nSome stacks are missing: {}.", Markdown(reason))?;
         }
         Ok(())
     }
+}
+
+/// The findings by when to fix them.
+pub(crate) fn groups(report: &Report) -> Vec<(&'static str, Vec<&Hotspot>)> {
+    let title = |hotspot: &Hotspot| match hotspot.counts.worst() {
+        Some(Severity::High | Severity::Critical) => "Fix now",
+        Some(Severity::Medium) => "Fix soon",
+        Some(Severity::Monitor) | None => "Monitor",
+    };
+    ["Fix now", "Fix soon", "Monitor"]
+        .into_iter()
+        .map(|group| {
+            let of_group = report.hotspots.iter().filter(|h| title(h) == group);
+            (group, of_group.collect())
+        })
+        .filter(|(_, hotspots): &(_, Vec<_>)| !hotspots.is_empty())
+        .collect()
+}
+
+/// What waits, in a sentence.
+pub(crate) fn load(report: &Report) -> String {
+    let starved = report.hotspots.iter().filter(|h| !h.is_programs());
+    let starved: u64 = starved.map(|hotspot| hotspot.counts.total()).sum();
+    format!(
+        "{} waiting in the shared queue, {} alive; {} for want of a CPU.",
+        plural(report.health.global_queue_depth as u64, "task"),
+        report.health.alive_tasks,
+        plural(starved, "stall"),
+    )
 }
 
 pub(crate) fn plural(number: u64, of: &str) -> String {
