@@ -3,11 +3,12 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
+use crate::audit::evidence::{
+    Seen, at_its_panic, blocked_in, cause_of, elsewhere, is_called, refined, why,
+};
 use crate::audit::session::{Call, Noted, Polls, Session, Sighting, TaskName};
 use crate::blocking::{Allowed, Blocking, Detection};
-use crate::cause;
 use crate::clock;
-use crate::detector::Shares;
 use crate::health::Health;
 use crate::histogram::Histogram;
 use crate::ledger::Ledger;
@@ -401,87 +402,10 @@ impl<'a> Findings<'a> {
     }
 }
 
-/// A sighting, explained.
-struct Seen {
-    cause: Cause,
-    stack: Option<Stack>,
-    seen: u32,
-}
-
 fn task(name: &TaskName) -> Task {
     Task {
         name: name.name.clone(),
         location: Some(name.location.into()),
         id: None,
-    }
-}
-
-/// Whether a panicking thread was seen at its message.
-fn at_its_panic(noted: &Noted, seen: &Seen) -> bool {
-    let frames = seen.stack.as_ref().map(|stack| &stack.frames[..]);
-    noted.panicked && frames.is_none_or(trim::passes_panic)
-}
-
-fn elsewhere(stack: Option<&Stack>) -> bool {
-    stack.is_some_and(|stack| trim::passes_block_in_place(&stack.frames))
-}
-
-fn cause_of(doing: Option<Doing>) -> Cause {
-    cause::judge(&cause::Evidence {
-        shares: Shares::default(),
-        last: doing,
-        asleep: None,
-    })
-}
-
-fn blocked_in(call: &Call) -> Cause {
-    // What pthread's functions wait on.
-    let name = match call.name {
-        "pthread_mutex_lock" | "pthread_rwlock_rdlock" | "pthread_rwlock_wrlock" => {
-            return Cause::Lock;
-        }
-        name => name,
-    };
-    Cause::Blocked {
-        syscall: name.to_owned(),
-    }
-}
-
-fn refined(cause: Cause, stack: Option<&Stack>) -> Cause {
-    match stack {
-        Some(stack) => cause::refine(cause, stack),
-        None => cause,
-    }
-}
-
-/// Whether what was seen from outside is one of the calls seen from within.
-fn is_called(cause: &Cause, calls: &[(Call, Option<Stack>)]) -> bool {
-    !calls.is_empty() && *cause != Cause::PageFault
-}
-
-/// Why a poll was long, by where most of its time went.
-fn why(noted: &Noted, calls: &[(Call, Option<Stack>)], seen: &[Seen]) -> (Cause, Option<Stack>) {
-    let usage = noted.spent.usage;
-    let off_ns = noted.off_ns();
-    let most_seen = |on_cpu: bool| {
-        seen.iter()
-            .filter(|seen| (seen.cause == Cause::OnCpu) == on_cpu)
-            .max_by_key(|seen| seen.seen)
-    };
-    let computed = usage.sleeps == 0 || usage.cpu_ns >= off_ns;
-    if noted.measured && computed && !noted.panicked {
-        let stack = most_seen(true).and_then(|seen| seen.stack.clone());
-        return (Cause::OnCpu, stack);
-    }
-    let longest = calls.iter().max_by_key(|(call, _)| call.wall_ns);
-    if let Some((call, stack)) = longest
-        && call.wall_ns >= off_ns / 2
-    {
-        return (refined(blocked_in(call), stack.as_ref()), stack.clone());
-    }
-    match most_seen(false) {
-        Some(seen) => (seen.cause.clone(), seen.stack.clone()),
-        None if usage.major_faults > 0 && !noted.panicked => (Cause::PageFault, None),
-        None => (Cause::Unknown, None),
     }
 }

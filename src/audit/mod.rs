@@ -1,11 +1,15 @@
 //! Test mode: what a future does to its thread, told by the thread itself.
 //!
 //! `measure` takes each poll's account on its thread, `session` gathers them,
-//! `spotter` finds the lines from outside, `findings` makes a report of it all,
-//! `verdict` says what is wrong and how to mend it.
+//! `spotter` finds the lines from outside, `findings` makes a report of it all by
+//! what `evidence` speaks for, `verdict` says what is wrong and how to mend it.
+
+#[doc(hidden)]
+pub mod macros;
 
 mod armed;
 mod builder;
+mod evidence;
 mod findings;
 mod future;
 mod measure;
@@ -20,7 +24,7 @@ pub use armed::self_test;
 pub use builder::Audit;
 pub use future::{Audited, Auditing, TryAuditing, Unfinished, Why};
 pub use measure::{AllowBlocking, allow_blocking};
-pub use verdict::{Failure, macros};
+pub use verdict::Failure;
 
 pub(crate) use future::Inherited;
 pub(crate) use measure::current;

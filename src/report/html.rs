@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::histogram::Summary;
 use crate::report::escape::{Html, HtmlProse};
+use crate::report::flame::Flame;
 use crate::report::markdown::{groups, load, operation, plural, problem, verify, worst};
 use crate::report::show::Short;
 use crate::report::{Hotspot, Report, score, strategy, trace};
@@ -16,10 +17,6 @@ const STYLE: &str = include_str!("report.css");
 const MAX_DRAWN: usize = 2_000;
 /// Findings told in full.
 const MAX_FINDINGS: usize = 50;
-/// A box of the flame graph that is narrower is left out.
-const NARROWEST: f64 = 0.002;
-const DEEPEST: usize = 48;
-
 impl Report {
     /// The report as one self-contained HTML file: no script, no network.
     ///
@@ -366,50 +363,4 @@ fn write_histogram(out: &mut String, title: &str, summary: &Summary) -> fmt::Res
         Short(summary.min()),
         Short(summary.max()),
     )
-}
-
-/// A function in the flame graph, and what it called.
-#[derive(Default)]
-struct Flame {
-    total_ns: u64,
-    children: BTreeMap<String, Flame>,
-}
-
-impl Flame {
-    fn add(&mut self, path: impl Iterator<Item = String>, ns: u64) {
-        self.total_ns += ns;
-        let mut here = self;
-        for name in path.take(512) {
-            here = here.children.entry(name).or_default();
-            here.total_ns += ns;
-        }
-    }
-
-    fn write_children(&self, out: &mut String, all_ns: u64, depth: usize) -> fmt::Result {
-        if depth == DEEPEST {
-            return Ok(());
-        }
-        out.push_str("<div class=\"level\">");
-        for (name, child) in &self.children {
-            let share = child.total_ns as f64 / all_ns as f64;
-            if share < NARROWEST {
-                continue;
-            }
-            write!(
-                out,
-                "<div style=\"width:{:.2}%\"><div class=\"frame\" title=\"{} {}, {:.0} %\">{}</div>",
-                child.total_ns as f64 / self.total_ns.max(1) as f64 * 100.0,
-                Html(name),
-                Short(Duration::from_nanos(child.total_ns)),
-                share * 100.0,
-                Html(name.rsplit("::").next().unwrap_or(name)),
-            )?;
-            if !child.children.is_empty() {
-                child.write_children(out, all_ns, depth + 1)?;
-            }
-            out.push_str("</div>");
-        }
-        out.push_str("</div>");
-        Ok(())
-    }
 }

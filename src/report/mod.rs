@@ -1,6 +1,7 @@
 //! A report: plain data on what was seen, in several forms.
 
 mod escape;
+mod flame;
 mod hotspot;
 mod html;
 mod markdown;
