@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use common::{ms, spin};
 use stallscope::{
-    AllowBlocking, Audit, Cause, Detection, Report, Severity, Why, allow_blocking,
+    AllowBlocking, Audit, Audited, Cause, Detection, Report, Severity, Why, allow_blocking,
     assert_no_blocking, assert_no_stalls, audit,
 };
 
@@ -88,15 +88,15 @@ async fn the_line_of_most_sleeps_is_known() {
 
 #[tokio::test]
 async fn in_a_current_thread_runtime() {
-    let audited = audit(async {
+    let Audited { output, report } = audit(async {
         tokio::task::yield_now().await;
         sleeps();
         7
     })
     .await;
-    assert_eq!(audited.output, 7);
-    assert_sees_the_sleep(&audited.report);
-    assert_eq!(audited.report.polls().count(), 2);
+    assert_eq!(output, 7);
+    assert_sees_the_sleep(&report);
+    assert_eq!(report.polls().count(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -27,7 +27,6 @@ use crate::watched::{Watch, Watching};
 
 /// What comes of an audit.
 #[derive(Debug)]
-#[non_exhaustive]
 pub struct Audited<T> {
     /// The future's.
     pub output: T,
