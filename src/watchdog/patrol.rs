@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::clock::Calibrated;
 use crate::detector::{Detector, Observation, Told, Unit};
 use crate::driven::Driven;
-use crate::os::{self, ThreadProbe};
+use crate::os;
 use crate::registry::registry;
 use crate::report;
 use crate::stall::{Cause, Phase, Stall, StallEvent, StallId, Task};
@@ -38,15 +38,18 @@ impl Patrol {
         let mut seen = Observation::default();
         let mut told = Vec::new();
         let mut planned_ns = None;
-        let own = ThreadProbe::open(os::thread_id());
-        let wait_ns = || own.as_ref().and_then(ThreadProbe::wait_ns).unwrap_or(0);
-        let mut waited_ns = wait_ns();
+        // What this thread has spent on work, and on waiting for a CPU.
+        let busy_ns = || {
+            let (usage, _) = os::usage();
+            usage.map_or(0, |usage| usage.wait_ns + usage.cpu_ns)
+        };
+        let mut was_busy_ns = busy_ns();
         loop {
             self.observer.observe(&self.detector, &mut seen);
-            let waited_before_ns = std::mem::replace(&mut waited_ns, wait_ns());
+            let before_ns = std::mem::replace(&mut was_busy_ns, busy_ns());
             seen.gap_ns = planned_ns.map_or(0, |planned_ns| {
-                let waited_ns = waited_ns.saturating_sub(waited_before_ns);
-                self.gap_ns(planned_ns, seen.now_ns, waited_ns)
+                let busy_ns = was_busy_ns.saturating_sub(before_ns);
+                self.gap_ns(planned_ns, seen.now_ns, busy_ns)
             });
             let next_id = &mut || registry().next_stall_id();
             self.detector.observe(&seen, next_id, &mut told);
@@ -109,10 +112,11 @@ impl Patrol {
 
     /// How long the watchdog stood still, if it was late by more than it ever is.
     ///
-    /// Not where it waited for a CPU: others went on meanwhile, and how long they
-    /// waited themselves is known of each.
-    fn gap_ns(&self, planned_ns: u64, now_ns: u64, waited_ns: u64) -> u64 {
-        let late_ns = now_ns.saturating_sub(planned_ns).saturating_sub(waited_ns);
+    /// Not where it was at work, like taking in the unwind tables of a large program
+    /// before its first stack, or waited for a CPU: others went on meanwhile, and
+    /// how long they waited themselves is known of each.
+    fn gap_ns(&self, planned_ns: u64, now_ns: u64, busy_ns: u64) -> u64 {
+        let late_ns = now_ns.saturating_sub(planned_ns).saturating_sub(busy_ns);
         if late_ns <= self.shared.tolerance_ns {
             return 0;
         }
