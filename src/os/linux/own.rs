@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use crate::os::Usage;
-use crate::os::platform::thread::read_at_start;
+use crate::os::platform::thread::{self, clock_ns};
 
 thread_local! {
     /// Kept open, per thread; `None` where the system has no such file.
@@ -70,19 +70,6 @@ fn count(into: &mut Usage) -> Option<()> {
     Some(())
 }
 
-fn clock_ns(clock: libc::clockid_t) -> Option<u64> {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: `time` is valid for writes for the length of the call.
-    if unsafe { libc::clock_gettime(clock, &raw mut time) } != 0 {
-        return None;
-    }
-    let seconds = u64::try_from(time.tv_sec).ok()?;
-    Some(seconds * 1_000_000_000 + u64::try_from(time.tv_nsec).ok()?)
-}
-
 /// Leaves the CPU time that the calling thread has had so far out of what [`usage`]
 /// tells of others. For one thread of the process.
 pub(crate) fn leave_out() {
@@ -121,18 +108,12 @@ pub(crate) fn be_prompt() {
     unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
 }
 
-/// How long the calling thread has waited for a CPU in all; see `ThreadProbe::wait_ns`.
+/// How long the calling thread has waited for a CPU in all; see `thread::wait_ns`.
 fn wait_ns() -> u64 {
-    let read = |file: &File| {
-        let mut buffer = [0; 96];
-        let text = read_at_start(file, &mut buffer)?;
-        let number = text.split(u8::is_ascii_whitespace).nth(1)?;
-        std::str::from_utf8(number).ok()?.parse().ok()
-    };
     SCHEDSTAT
         .try_with(|file| {
             let file = file.get_or_init(|| File::open("/proc/thread-self/schedstat").ok());
-            file.as_ref().and_then(read)
+            file.as_ref().and_then(thread::wait_ns)
         })
         .ok()
         .flatten()

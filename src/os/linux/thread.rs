@@ -44,7 +44,7 @@ impl ThreadProbe {
     /// `None` once the thread is gone.
     pub(crate) fn times(&self) -> Option<ThreadTimes> {
         let asleep = self.is_asleep()?;
-        let wait_ns = self.wait_ns()?;
+        let wait_ns = wait_ns(&self.schedstat)?;
         let cpu_ns = cpu_ns(self.tid)?;
         let state = if asleep {
             ThreadState::Off
@@ -81,17 +81,6 @@ impl ThreadProbe {
         })
     }
 
-    /// How long it has waited for a CPU in all; the wait it may be in comes later.
-    ///
-    /// Second number of schedstat: time spent waiting on a run queue
-    /// (kernel documentation, `scheduler/sched-stats.rst`).
-    pub(crate) fn wait_ns(&self) -> Option<u64> {
-        let mut buffer = [0; 96];
-        let text = read_at_start(&self.schedstat, &mut buffer)?;
-        let number = text.split(u8::is_ascii_whitespace).nth(1)?;
-        std::str::from_utf8(number).ok()?.parse().ok()
-    }
-
     /// Third field of stat, after the name in parentheses: see proc_pid_stat(5).
     ///
     /// Bytes, because the kernel cuts a long name, within a character if need be.
@@ -113,25 +102,39 @@ pub(crate) fn read_at_start<'a>(file: &File, buffer: &'a mut [u8]) -> Option<&'a
     }
 }
 
+/// How long a thread has waited for a CPU in all, by its schedstat; the wait it may
+/// be in comes later.
+///
+/// Second number of schedstat: time spent waiting on a run queue
+/// (kernel documentation, `scheduler/sched-stats.rst`).
+pub(crate) fn wait_ns(schedstat: &File) -> Option<u64> {
+    let mut buffer = [0; 96];
+    let text = read_at_start(schedstat, &mut buffer)?;
+    let number = text.split(u8::is_ascii_whitespace).nth(1)?;
+    std::str::from_utf8(number).ok()?.parse().ok()
+}
+
 /// The CPU time of a thread, up to this moment even while it runs.
 fn cpu_ns(tid: i32) -> Option<u64> {
     // How the kernel encodes the clock of another thread: the inverted id, and
     // 6 for "of a thread, as the scheduler counts" (kernel 6.18,
     // include/linux/posix-timers_types.h: CPUCLOCK_PERTHREAD_MASK | CPUCLOCK_SCHED).
-    let clock = (!tid << 3) | 6;
+    clock_ns((!tid << 3) | 6)
+}
+
+/// What a clock of this process shows; `None` if there is no such.
+pub(crate) fn clock_ns(clock: libc::clockid_t) -> Option<u64> {
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // SAFETY: `time` is a valid timespec for the length of the call; an id of no
-    // thread of this process makes it fail with EINVAL.
-    let result = unsafe { libc::clock_gettime(clock, &raw mut time) };
-    if result != 0 {
+    // SAFETY: `time` is a valid timespec for the length of the call; a clock that
+    // there is not, like that of no thread of this process, makes it fail.
+    if unsafe { libc::clock_gettime(clock, &raw mut time) } != 0 {
         return None;
     }
     let seconds = u64::try_from(time.tv_sec).ok()?;
-    let nanos = u64::try_from(time.tv_nsec).ok()?;
-    Some(seconds * 1_000_000_000 + nanos)
+    Some(seconds * 1_000_000_000 + u64::try_from(time.tv_nsec).ok()?)
 }
 
 #[cfg(test)]
