@@ -100,12 +100,7 @@ fn run(jobs: &Receiver<Job>, clock: &Calibrated, explained: impl Fn(StallId, Opt
 }
 
 fn stack_of(frames: Vec<Frame>, of_turn: bool) -> Option<Stack> {
-    let trimmed = trim::trim(&frames);
     // Its thread may have handed the worker on.
     let elsewhere = of_turn && trim::passes_block_in_place(&frames);
-    (!elsewhere).then_some(Stack {
-        frames,
-        culprit: trimmed.culprit,
-        leaf: trimmed.leaf,
-    })
+    (!elsewhere).then(|| trim::stack_of(frames))
 }

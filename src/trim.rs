@@ -1,6 +1,6 @@
 //! Which function on a stack is the user's, and what it called: pure functions of frames.
 
-use crate::stall::Frame;
+use crate::stall::{Frame, Stack};
 
 /// Crates whose functions are not the user's, where a path does not tell.
 const HIDDEN_CRATES: [&str; 12] = [
@@ -51,6 +51,16 @@ pub(crate) fn trim(frames: &[Frame]) -> Trimmed {
                 .is_some_and(|frame| frame.function.is_some())
         });
     Trimmed { culprit, leaf }
+}
+
+/// A stack of these functions, with culprit and leaf found.
+pub(crate) fn stack_of(frames: Vec<Frame>) -> Stack {
+    let Trimmed { culprit, leaf } = trim(&frames);
+    Stack {
+        frames,
+        culprit,
+        leaf,
+    }
 }
 
 /// Whether the thread drives a current-thread runtime.

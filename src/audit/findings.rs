@@ -126,30 +126,18 @@ impl<'a> Findings<'a> {
         let frames = lock(&SYMBOLIZER)
             .get_or_insert_default()
             .symbolize(addresses, modules);
-        let trimmed = trim::trim(&frames);
-        Some(Stack {
-            frames,
-            culprit: trimmed.culprit,
-            leaf: trimmed.leaf,
-        })
+        Some(trim::stack_of(frames))
     }
 
     fn judge(&mut self, noted: &Noted) {
-        let seen: Vec<Seen> = self
-            .sightings_of(noted.thread, noted.seq)
-            .into_iter()
-            .map(|sighting| self.seen(&sighting))
-            .filter(|seen| !at_its_panic(noted, seen))
-            .collect();
+        let mut seen = self.seen(noted.thread, noted.seq);
+        seen.retain(|seen| !at_its_panic(noted, seen));
+        let floor_ns = self.session.floor_ns();
         let calls: Vec<(Call, Option<Stack>)> = noted
             .calls
             .iter()
             .map(|call| (call.clone(), self.stack(&call.addresses)))
             .filter(|(_, stack)| !elsewhere(stack.as_ref()))
-            .collect();
-        let floor_ns = self.session.floor_ns();
-        let calls: Vec<(Call, Option<Stack>)> = calls
-            .into_iter()
             .filter(|(call, stack)| {
                 let for_lock = refined(blocked_in(call), stack.as_ref()) == Cause::Lock;
                 // See below, `excused`.
@@ -252,12 +240,7 @@ impl<'a> Findings<'a> {
         let Some(severity) = self.session.severity_of(age_ns) else {
             return;
         };
-        let seen: Vec<Seen> = self
-            .sightings_of(poll.thread, poll.seq)
-            .into_iter()
-            .map(|sighting| self.seen(&sighting))
-            .collect();
-        let last = seen.into_iter().last();
+        let last = self.seen(poll.thread, poll.seq).pop();
         let stack = last.and_then(|seen| seen.stack);
         if elsewhere(stack.as_ref()) {
             return;
@@ -289,21 +272,21 @@ impl<'a> Findings<'a> {
         self.ledger.enter(&StallEvent { phase, stall });
     }
 
-    fn sightings_of(&self, thread: usize, seq: Seq) -> Vec<Sighting> {
-        self.sightings
+    /// What was seen of one poll, the latest last.
+    fn seen(&mut self, thread: usize, seq: Seq) -> Vec<Seen> {
+        let sightings = self.sightings;
+        sightings
             .iter()
             .filter(|sighting| sighting.thread == thread && sighting.seq == seq)
-            .cloned()
+            .map(|sighting| {
+                let stack = self.stack(&sighting.addresses);
+                Seen {
+                    cause: refined(cause_of(Some(sighting.doing)), stack.as_ref()),
+                    stack,
+                    seen: sighting.seen,
+                }
+            })
             .collect()
-    }
-
-    fn seen(&mut self, sighting: &Sighting) -> Seen {
-        let stack = self.stack(&sighting.addresses);
-        Seen {
-            cause: refined(cause_of(Some(sighting.doing)), stack.as_ref()),
-            stack,
-            seen: sighting.seen,
-        }
     }
 
     fn add_call(&mut self, name: &TaskName, call: &Call, stack: Option<Stack>) {
