@@ -3,6 +3,7 @@
 use crate::blocking::{Allowed, Blocking};
 use crate::health::Health;
 use crate::report::{Hotspot, Report, TaskPolls};
+use crate::stall::Stall;
 
 impl Report {
     /// This report and another as one: of other processes, hosts, or builds.
@@ -25,8 +26,7 @@ impl Report {
         let mut origins = [&self.origins[..], &other.origins[..]].concat();
         origins.sort();
         origins.dedup();
-        let mut stalls = [&self.stalls[..], &other.stalls[..]].concat();
-        stalls.sort_by_key(|stall| (stall.origin, stall.start_ns, stall.id, stall.duration_ns));
+        let stalls = in_order(&self.stalls, &other.stalls);
         let mut hotspots = by_key(
             &self.hotspots,
             &other.hotspots,
@@ -80,6 +80,13 @@ impl Report {
             detection: self.detection.max(other.detection),
         }
     }
+}
+
+/// Both lists, in an order that does not depend on which is whose.
+fn in_order(ours: &[Stall], theirs: &[Stall]) -> Vec<Stall> {
+    let mut all = [ours, theirs].concat();
+    all.sort_by_key(|stall| (stall.origin, stall.start_ns, stall.id, stall.duration_ns));
+    all
 }
 
 /// Both lists, with what is the same in both merged.
@@ -152,10 +159,8 @@ impl Allowed {
 
 impl Health {
     fn merged(&self, other: &Health) -> Health {
-        let mut ongoing = [&self.ongoing[..], &other.ongoing[..]].concat();
-        ongoing.sort_by_key(|stall| (stall.origin, stall.start_ns, stall.id, stall.duration_ns));
         Health {
-            ongoing,
+            ongoing: in_order(&self.ongoing, &other.ongoing),
             runtime_gone: self.runtime_gone || other.runtime_gone,
             last_tick_ns: self.last_tick_ns.max(other.last_tick_ns),
             tick_ns: self.tick_ns.max(other.tick_ns),
