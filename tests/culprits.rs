@@ -26,7 +26,7 @@ use std::sync::{Condvar, Mutex, RwLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Told, alone, ms, multi_thread, spin};
+use common::{Told, alone, hold, leaked, ms, multi_thread, spin};
 use stallscope::{Cause, Phase, Stall, WatchExt};
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -39,22 +39,6 @@ struct Scenario {
 }
 
 const BLOCK: Duration = ms(60);
-
-/// Holds a lock for a while, on another thread, from before the return on.
-fn hold<T>(take: impl FnOnce() -> T + Send + 'static) {
-    let (send, receive) = mpsc::channel();
-    thread::spawn(move || {
-        let held = take();
-        send.send(()).unwrap();
-        thread::sleep(BLOCK);
-        drop(held);
-    });
-    receive.recv().unwrap();
-}
-
-fn leaked<T>(value: T) -> &'static T {
-    Box::leak(Box::new(value))
-}
 
 #[inline(never)]
 fn recurse(depth: u32) -> u32 {
@@ -157,17 +141,17 @@ fn scenarios() -> Vec<Scenario> {
         }),
         scenario!("mutex", &["lock"], {
             let mutex = leaked(Mutex::new(0));
-            hold(|| mutex.lock().unwrap());
+            hold(BLOCK, || mutex.lock().unwrap());
             *mutex.lock().unwrap() += 1; // blocks: mutex
         }),
         scenario!("parking_lot", &["lock"], {
             let mutex = leaked(parking_lot::Mutex::new(0));
-            hold(|| mutex.lock());
+            hold(BLOCK, || mutex.lock());
             *mutex.lock() += 1; // blocks: parking_lot
         }),
         scenario!("rwlock", &["lock"], {
             let lock = leaked(RwLock::new(0));
-            hold(|| lock.write().unwrap());
+            hold(BLOCK, || lock.write().unwrap());
             let _ = *lock.read().unwrap(); // blocks: rwlock
         }),
         scenario!("condvar", &["futex"], {

@@ -28,7 +28,7 @@ use std::sync::{Barrier, Condvar, Mutex, RwLock, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use common::{alone, ms};
+use common::{alone, hold, leaked, ms};
 use stallscope::{Detection, Report, audit};
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -61,22 +61,6 @@ const BLOCK: Duration = ms(3);
 /// For what another thread does meanwhile: the audited one may have to wait for a
 /// CPU before it comes to block.
 const LONG: Duration = ms(60);
-
-/// Holds a lock for a while, on another thread, from before the return on.
-fn hold<T>(take: impl FnOnce() -> T + Send + 'static) {
-    let (send, receive) = mpsc::channel();
-    thread::spawn(move || {
-        let held = take();
-        send.send(()).unwrap();
-        thread::sleep(LONG);
-        drop(held);
-    });
-    receive.recv().unwrap();
-}
-
-fn leaked<T>(value: T) -> &'static T {
-    Box::leak(Box::new(value))
-}
 
 /// Runs what must not be audited on a thread where that is allowed.
 async fn apart<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
@@ -174,18 +158,18 @@ fn blocking() -> Vec<Scenario> {
         }),
         scenario!("mutex", {
             let mutex = leaked(Mutex::new(0));
-            apart(|| hold(|| mutex.lock().unwrap())).await;
+            apart(|| hold(LONG, || mutex.lock().unwrap())).await;
             *mutex.lock().unwrap() += 1;
         }),
         // It yields its CPU a few times first, to those that are busy.
         scenario!("parking_lot", {
             let mutex = leaked(parking_lot::Mutex::new(0));
-            apart(|| hold(|| mutex.lock())).await;
+            apart(|| hold(LONG, || mutex.lock())).await;
             *mutex.lock() += 1;
         }),
         scenario!("rwlock", {
             let lock = leaked(RwLock::new(0));
-            apart(|| hold(|| lock.write().unwrap())).await;
+            apart(|| hold(LONG, || lock.write().unwrap())).await;
             let _ = *lock.read().unwrap();
         }),
         scenario!(short "condvar", {

@@ -2,7 +2,8 @@
 
 #![allow(dead_code, unreachable_pub)]
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use stallscope::{Phase, StallEvent, Thresholds, Watchdog};
@@ -15,6 +16,22 @@ pub fn alone() -> MutexGuard<'static, ()> {
 
 pub const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
+}
+
+/// Holds a lock for so long, on another thread, from before the return on.
+pub fn hold<T>(time: Duration, take: impl FnOnce() -> T + Send + 'static) {
+    let (send, receive) = mpsc::channel();
+    thread::spawn(move || {
+        let held = take();
+        send.send(()).unwrap();
+        thread::sleep(time);
+        drop(held);
+    });
+    receive.recv().unwrap();
+}
+
+pub fn leaked<T>(value: T) -> &'static T {
+    Box::leak(Box::new(value))
 }
 
 /// MONITOR from 20 ms on.
