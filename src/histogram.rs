@@ -53,7 +53,6 @@ pub(crate) struct Recorder {
     chunks: [OnceLock<Box<Chunk>>; CHUNKS],
     sum_ns: AtomicU64,
     max_ns: AtomicU64,
-    min_ns: AtomicU64,
 }
 
 impl Recorder {
@@ -62,50 +61,65 @@ impl Recorder {
             chunks: [const { OnceLock::new() }; CHUNKS],
             sum_ns: AtomicU64::new(0),
             max_ns: AtomicU64::new(0),
-            min_ns: AtomicU64::new(u64::MAX),
         }
     }
 
     /// Counts one duration. Allocates only for the first in a range of values.
     ///
     /// Must not run on two threads at once: counts would be lost, nothing else.
-    #[inline]
+    #[inline(never)]
     pub(crate) fn record(&self, ns: u64) {
-        // Relaxed throughout: each number stands for itself, and a reader takes
-        // them as a snapshot that may be a poll apart.
-        bump(&self.sum_ns, ns);
-        if ns > self.max_ns.load(Relaxed) {
-            self.max_ns.store(ns, Relaxed);
-        }
-        if ns < self.min_ns.load(Relaxed) {
-            self.min_ns.store(ns, Relaxed);
-        }
+        self.record_many(ns, 1);
+    }
+
+    /// Counts one duration, unless that takes more than to count; whether it did.
+    #[inline]
+    pub(crate) fn try_record(&self, ns: u64) -> bool {
+        let index = index_of(ns);
+        let Some(chunk) = self.chunks.get(index / CHUNK).and_then(OnceLock::get) else {
+            return false;
+        };
+        self.add_up(chunk, index, ns, 1);
+        true
+    }
+
+    /// Counts one duration for as many as it stands for.
+    pub(crate) fn record_many(&self, ns: u64, times: u32) {
         let index = index_of(ns.min(HIGHEST_NS));
         if let Some(chunk) = self.chunks.get(index / CHUNK) {
-            let chunk = chunk.get_or_init(new_chunk);
-            if let Some(count) = chunk.get(index % CHUNK) {
-                bump(count, 1);
-            }
+            self.add_up(chunk.get_or_init(new_chunk), index, ns, u64::from(times));
+        }
+    }
+
+    #[inline]
+    fn add_up(&self, chunk: &Chunk, index: usize, ns: u64, times: u64) {
+        // Relaxed throughout: each number stands for itself, and a reader takes
+        // them as a snapshot that may be a poll apart.
+        bump(&chunk[index % CHUNK], times);
+        bump(&self.sum_ns, ns.wrapping_mul(times));
+        if ns > self.max_ns.load(Relaxed) {
+            self.max_ns.store(ns, Relaxed);
         }
     }
 
     /// Adds what was counted to `into`.
     pub(crate) fn add_to(&self, into: &mut Histogram) {
-        let mut any = false;
+        let mut lowest = None;
         for (at, chunk) in self.chunks.iter().enumerate() {
             let Some(chunk) = chunk.get() else { continue };
             for (offset, count) in chunk.iter().enumerate() {
                 let count = count.load(Relaxed);
                 if count > 0 {
-                    any = true;
-                    into.add(lowest_of(at * CHUNK + offset), count);
+                    let ns = lowest_of(at * CHUNK + offset);
+                    lowest.get_or_insert(ns);
+                    into.add(ns, count);
                 }
             }
         }
-        if any {
+        if let Some(lowest) = lowest {
             into.sum_ns = into.sum_ns.saturating_add(self.sum_ns.load(Relaxed));
             into.max_ns = into.max_ns.max(self.max_ns.load(Relaxed));
-            into.min_ns = into.min_ns.min(self.min_ns.load(Relaxed));
+            into.min_ns = into.min_ns.min(lowest);
         }
     }
 }
@@ -288,7 +302,7 @@ impl Summary {
         self.count
     }
 
-    /// The shortest.
+    /// The shortest, to 3 digits.
     pub const fn min(&self) -> Duration {
         Duration::from_nanos(self.min_ns)
     }
@@ -442,7 +456,7 @@ mod tests {
                 prop_assert!(got - expected <= expected / 1_000, "{quantile}: {got} > {expected}");
             }
             prop_assert_eq!(summary.max_ns, *values.last().unwrap());
-            prop_assert_eq!(summary.min_ns, values[0]);
+            prop_assert_eq!(summary.min_ns, lowest_of(index_of(values[0])));
             prop_assert_eq!(summary.count, values.len() as u64);
         }
     }

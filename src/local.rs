@@ -18,7 +18,7 @@ struct Leaves;
 impl Drop for Leaves {
     fn drop(&mut self) {
         if let Some(thread) = ENTRY.take() {
-            thread.leave();
+            registry().dismiss(thread);
         }
     }
 }

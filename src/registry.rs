@@ -7,9 +7,10 @@
 use std::collections::HashMap;
 use std::panic::Location;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
+use crate::clock;
 use crate::histogram::{Histogram, Recorder};
 use crate::slot::{Seq, Slot};
 
@@ -20,15 +21,45 @@ const MAX_THREADS: usize = 1024;
 /// The label of everything beyond [`MAX_LABELS`].
 const OTHER: LabelId = LabelId(0);
 
-/// How much a watched poll does beyond publishing itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-pub(crate) enum Timing {
-    /// No clock is read, unless a watchdog has asked for the end of this poll.
-    Untimed = 0,
-    /// One reading at the start and one at the end, for the histogram.
-    Exact = 1,
+/// Which polls are timed: none (0), each (1), or one in so many.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Timing(pub(crate) u32);
+
+impl Timing {
+    pub(crate) const NONE: Timing = Timing(0);
+    pub(crate) const EACH: Timing = Timing(1);
+
+    /// The more demanding of two comes first.
+    const fn rank(self) -> u32 {
+        // None, which is 0, becomes the last.
+        self.0.wrapping_sub(1)
+    }
 }
+
+/// What a poll compares with what its future remembers, and what it then is: a
+/// thread's packed place, in one word with what is to be done for [`Timing`].
+///
+/// Equal in its lower half, the runtime: this poll is like the last one, and it
+/// is timed if the sign is set, for which processors have a branch of its own.
+/// Where it depends on more, no future's runtime is equal.
+mod key {
+    use super::{Place, RuntimeId, Timing, clock};
+
+    /// Each poll is timed, by the time stamp counter. It is also what a slot has in
+    /// the tag of a poll with a start.
+    pub(crate) const TIMED: u64 = 1 << 63;
+    /// Not a runtime's, and not [`RuntimeId::NEVER`].
+    const ASK: RuntimeId = RuntimeId(u32::MAX - 1);
+
+    pub(super) fn of(place: Place, timing: Timing) -> u64 {
+        match timing {
+            Timing::NONE => place.pack(),
+            Timing::EACH if clock::is_counter() => place.pack() | TIMED,
+            _ => u64::from(ASK.0),
+        }
+    }
+}
+pub(crate) use key::TIMED;
 
 /// Where a watched future was made, and what it was called.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -81,35 +112,43 @@ impl Place {
             Some(worker) => worker.saturating_add(1) as u64,
             None => 0,
         };
-        (self.runtime.0 as u64) << 32 | worker << 16
-    }
-
-    /// The runtime of a packed place.
-    #[inline]
-    pub(crate) const fn runtime_in(word: u64) -> RuntimeId {
-        RuntimeId((word >> 32) as u32)
+        self.runtime.0 as u64 | worker << 32
     }
 
     pub(crate) const fn unpack(word: u64) -> Self {
         Place {
-            runtime: Self::runtime_in(word),
-            worker: ((word >> 16) as u16).checked_sub(1),
+            runtime: runtime_in(word),
+            worker: ((word >> 32) as u16).checked_sub(1),
         }
     }
+}
+
+/// The runtime of a packed place or tag: its lower half, which a poll compares at once.
+#[inline]
+pub(crate) const fn runtime_in(word: u64) -> RuntimeId {
+    RuntimeId(word as u32)
 }
 
 impl Tag {
     pub(crate) const fn unpack(word: u64) -> Self {
         Tag {
-            label: LabelId(word as u16),
+            label: LabelId(((word & !TIMED) >> 48) as u16),
             place: Place::unpack(word),
         }
     }
 
-    /// `place` is packed already: a poll has it at hand that way.
+    /// Both are packed already: a poll has them at hand that way. They may each
+    /// name the runtime, if it is the same.
     #[inline]
-    pub(crate) const fn pack(label: LabelId, place: u64) -> u64 {
-        place | label.0 as u64
+    pub(crate) const fn pack(label: u64, place: u64) -> u64 {
+        label | place
+    }
+}
+
+impl LabelId {
+    /// As it stands in a packed tag.
+    pub(crate) const fn pack(self) -> u64 {
+        (self.0 as u64) << 48
     }
 }
 
@@ -117,10 +156,16 @@ impl Tag {
 #[derive(Debug)]
 pub(crate) struct Thread {
     pub(crate) slot: Slot,
-    recorders: Box<[OnceLock<Box<Recorder>>]>,
-    /// [`Place`], packed; written by the thread itself, or by the one that has
-    /// taken its worker over.
+    recorders: [OnceLock<Box<Recorder>>; MAX_LABELS],
+    /// [`key`]; written with `place`, and where a watchdog starts or stops.
+    key: AtomicU64,
+    /// [`Place`], packed; set by the thread itself, or by the one that has taken
+    /// its worker over.
     place: AtomicU64,
+    /// How many polls are left until the next that is timed; owner only.
+    until_sample: AtomicU32,
+    /// Where [`Thread::is_due`] takes its random numbers from; owner only.
+    random: AtomicU64,
     /// The operating system's id; 0 where it is not known.
     tid: AtomicI32,
     /// The audit whose poll is in progress; 0 for none. Written by the thread itself.
@@ -134,8 +179,11 @@ impl Thread {
     fn new() -> Self {
         Thread {
             slot: Slot::new(),
-            recorders: (0..MAX_LABELS).map(|_| OnceLock::new()).collect(),
+            recorders: [const { OnceLock::new() }; MAX_LABELS],
+            key: AtomicU64::new(0),
             place: AtomicU64::new(0),
+            until_sample: AtomicU32::new(0),
+            random: AtomicU64::new(0x9E37_79B9_7F4A_7C15),
             tid: AtomicI32::new(0),
             audit: AtomicU64::new(0),
             audited_seq: AtomicU64::new(0),
@@ -144,19 +192,78 @@ impl Thread {
     }
 
     /// Owner only: the recorder of one label.
+    pub(crate) fn recorder(&self, label: LabelId) -> &Recorder {
+        self.recorder_cell(label).get_or_init(new_recorder)
+    }
+
+    /// The recorder of one label, if there is one already.
     #[inline]
-    pub(crate) fn recorder(&self, label: LabelId) -> Option<&Recorder> {
-        let recorder = self.recorders.get(label.index())?;
-        Some(recorder.get_or_init(new_recorder))
+    pub(crate) fn recorder_if_made(&self, label: LabelId) -> Option<&Recorder> {
+        self.recorder_cell(label).get().map(Box::as_ref)
     }
 
     #[inline]
+    fn recorder_cell(&self, label: LabelId) -> &OnceLock<Box<Recorder>> {
+        // No label is beyond the bound, which the compiler is told by this.
+        &self.recorders[label.index() % MAX_LABELS]
+    }
+
+    /// Owner only: whether the poll that begins is one of those that are timed.
+    pub(crate) fn is_due(&self, timing: Timing) -> bool {
+        match timing {
+            Timing::NONE => false,
+            Timing::EACH => true,
+            Timing(_) if self.skips_sample() => false,
+            Timing(one_in) => {
+                self.until_sample.store(self.next_gap(one_in), Relaxed);
+                true
+            }
+        }
+    }
+
+    /// Owner only: whether one in so many polls is timed and this is none of them,
+    /// so far as that is known without asking more.
+    #[inline]
+    pub(crate) fn skips_sample(&self) -> bool {
+        let left = self.until_sample.load(Relaxed);
+        if left == 0 {
+            return false;
+        }
+        self.until_sample.store(left - 1, Relaxed);
+        true
+    }
+
+    /// How many polls to leave out: on average one less than `one_in`, at random,
+    /// so that a program whose polls repeat in a pattern is not seen at the same
+    /// place of it each time.
+    #[cold]
+    fn next_gap(&self, one_in: u32) -> u32 {
+        // xorshift64 (Marsaglia, "Xorshift RNGs", 2003).
+        let mut x = self.random.load(Relaxed);
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        self.random.store(x, Relaxed);
+        let span = 2 * u64::from(one_in) - 1;
+        u32::try_from((x >> 32) % span).unwrap_or(one_in)
+    }
+
+    /// See [`key`].
+    #[inline]
+    pub(crate) fn key(&self) -> u64 {
+        // Relaxed: a poll that sees a change late is timed one poll later.
+        self.key.load(Relaxed)
+    }
+
+    /// Its packed place.
     pub(crate) fn place(&self) -> u64 {
         self.place.load(Relaxed)
     }
 
-    pub(crate) fn set_place(&self, place: Place) {
+    /// Only under the lock of the registry's wishes.
+    fn set(&self, place: Place, timing: Timing) {
         self.place.store(place.pack(), Relaxed);
+        self.key.store(key::of(place, timing), Relaxed);
     }
 
     /// The operating system's id of the thread that owns this entry now.
@@ -180,13 +287,6 @@ impl Thread {
     fn take(&self) {
         self.tid.store(crate::os::thread_id(), Release);
     }
-
-    pub(crate) fn leave(&self) {
-        self.tid.store(0, Release);
-        self.set_place(Place::default());
-        // Release: the next owner starts where this one has stopped writing.
-        self.taken.store(false, Release);
-    }
 }
 
 #[cold]
@@ -203,7 +303,8 @@ struct Labels {
 /// All that watchdogs of this process share.
 #[derive(Debug)]
 pub(crate) struct Registry {
-    timing: AtomicU8,
+    timing: AtomicU32,
+    watched: AtomicBool,
     wishes: Mutex<Wishes>,
     labels: OnceLock<RwLock<Labels>>,
     folded_labels: AtomicU64,
@@ -248,7 +349,8 @@ impl Drop for TimingWish {
 impl Registry {
     const fn new() -> Self {
         Registry {
-            timing: AtomicU8::new(Timing::Untimed as u8),
+            timing: AtomicU32::new(Timing::NONE.0),
+            watched: AtomicBool::new(false),
             wishes: Mutex::new(Wishes {
                 next: 0,
                 list: Vec::new(),
@@ -261,13 +363,8 @@ impl Registry {
         }
     }
 
-    #[inline]
     pub(crate) fn timing(&self) -> Timing {
-        // Relaxed: a poll that sees the change late is timed one poll later.
-        match self.timing.load(Relaxed) {
-            0 => Timing::Untimed,
-            _ => Timing::Exact,
-        }
+        Timing(self.timing.load(Relaxed))
     }
 
     /// Asks for timed polls for as long as the result lives.
@@ -281,9 +378,17 @@ impl Registry {
     }
 
     fn grant(&self, wishes: &Wishes) {
-        let timing = wishes.list.iter().map(|(_, timing)| *timing).max();
-        self.timing
-            .store(timing.unwrap_or(Timing::Untimed) as u8, Relaxed);
+        let timings = wishes.list.iter().map(|(_, timing)| *timing);
+        let timing = timings.min_by_key(|timing| timing.rank());
+        self.watched.store(timing.is_some(), Relaxed);
+        let timing = timing.unwrap_or(Timing::NONE);
+        self.timing.store(timing.0, Relaxed);
+        self.for_each_thread(|_, thread| thread.set(Place::unpack(thread.place()), timing));
+    }
+
+    /// Whether there is a watchdog, whatever it wishes.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.watched.load(Relaxed)
     }
 
     fn labels(&self) -> &RwLock<Labels> {
@@ -367,7 +472,22 @@ impl Registry {
             }
         };
         thread.take();
+        drop(threads);
+        self.place(thread, Place::default());
         Some(thread)
+    }
+
+    /// Takes back the entry of a thread that ends.
+    pub(crate) fn dismiss(&self, thread: &Thread) {
+        thread.tid.store(0, Release);
+        self.place(thread, Place::default());
+        // Release: the next owner starts where this one has stopped writing.
+        thread.taken.store(false, Release);
+    }
+
+    fn place(&self, thread: &Thread, place: Place) {
+        let _wishes = lock(&self.wishes);
+        thread.set(place, self.timing());
     }
 
     /// How many threads could not be watched because there were too many.
@@ -392,11 +512,11 @@ impl Registry {
         if thread.place() == place.pack() {
             return;
         }
-        thread.set_place(place);
+        self.place(thread, place);
         if place.worker.is_some() {
             self.for_each_thread(|_, other| {
                 if !std::ptr::eq(thread, other) && other.place() == place.pack() {
-                    other.set_place(Place::default());
+                    self.place(other, Place::default());
                 }
             });
         }
@@ -439,10 +559,12 @@ mod tests {
                 };
                 assert_eq!(Place::unpack(place.pack()), place);
                 let label = LabelId(255);
-                assert_eq!(
-                    Tag::unpack(Tag::pack(label, place.pack())),
-                    Tag { label, place }
-                );
+                // A poll has the runtime in both words.
+                let own = label.pack() | u64::from(runtime);
+                let tag = Tag::pack(own, place.pack());
+                assert_eq!(Tag::unpack(tag), Tag { label, place });
+                assert_eq!(tag & TIMED, 0);
+                assert_eq!(Tag::unpack(tag | TIMED), Tag { label, place });
             }
         }
     }
@@ -452,9 +574,43 @@ mod tests {
         // A registry of its own: the process's is shared with other tests.
         let registry = Registry::new();
         // Forgotten, because a wish withdraws itself from the process's registry.
-        std::mem::forget(registry.wish(Timing::Exact));
-        std::mem::forget(registry.wish(Timing::Untimed));
-        assert_eq!(registry.timing(), Timing::Exact);
+        let thread = Thread::new();
+        let place = Place {
+            runtime: RuntimeId(7),
+            worker: Some(3),
+        };
+        let runtime = |key| runtime_in(key) == place.runtime;
+        registry.place(&thread, place);
+        assert_eq!(thread.key(), place.pack());
+        for (timing, granted) in [
+            (Timing::NONE, Timing::NONE),
+            (Timing(100), Timing(100)),
+            (Timing(10), Timing(10)),
+            (Timing::EACH, Timing::EACH),
+            (Timing::NONE, Timing::EACH),
+        ] {
+            std::mem::forget(registry.wish(timing));
+            assert_eq!(registry.timing(), granted);
+            registry.place(&thread, place);
+            assert_eq!(thread.place(), place.pack());
+            if granted != Timing::EACH {
+                assert_eq!(runtime(thread.key()), granted == Timing::NONE);
+            }
+        }
+    }
+
+    #[test]
+    fn one_in_so_many_polls_is_due() {
+        let thread = Thread::new();
+        let due = |timing| (0..100_000).filter(|_| thread.is_due(timing)).count();
+        assert_eq!(due(Timing::NONE), 0);
+        assert_eq!(due(Timing::EACH), 100_000);
+        for one_in in [2, 10, 100] {
+            let expected = 100_000 / one_in as usize;
+            let got = due(Timing(one_in));
+            // The gaps' spread is about their mean: five times its error.
+            assert!(got.abs_diff(expected) < 5 * 320, "1 in {one_in}: {got}");
+        }
     }
 
     #[test]

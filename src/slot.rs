@@ -23,10 +23,13 @@
 //!
 //! On x86-64 all of these are plain moves.
 //!
-//! An observer that sees the same poll for longer than it likes sets `flagged`
-//! to its number. Only then does the owner, at the poll's end, leave the exact
-//! end in `finished`, before it stores `state`: an observer that sees a flagged
-//! poll gone finds its end, or has lost the race by a hair and does without.
+//! An observer that wants to know when the poll it sees ends sets `wanted`. Only
+//! then does the owner, at the end of an outermost poll, leave the exact end in
+//! `finished`, before it stores `state`: an observer that sees a wanted poll gone
+//! finds its end, or has lost the race by a hair and does without. The owner
+//! takes the wish back before it stores `state`, so it cannot take back one that
+//! was made for the poll after. `wanted` is also how the owner tells itself that
+//! a poll is timed, so that the end of one that is neither costs one comparison.
 //!
 //! Times are passed in, so that the protocol can be checked without a clock.
 
@@ -35,19 +38,35 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use crate::sync::AtomicU64;
 
 /// How many nested polls are published; deeper ones are told as the last of these.
-pub(crate) const MAX_DEPTH: usize = 4;
+pub(crate) const MAX_DEPTH: usize = 8;
 
 // Room for 4,095 nested watched futures, for which no stack is deep enough in
 // practice, and for ten million polls a second for ten years.
 const DEPTH_BITS: u32 = 12;
 const DEPTH_MASK: u64 = (1 << DEPTH_BITS) - 1;
+/// What `state` grows by when a poll begins: one poll more, one level deeper.
+const BEGIN: u64 = (1 << DEPTH_BITS) + 1;
+
+/// In a frame's tag: its `start` is of this poll. A caller of
+/// [`Slot::begin_paced`] has it set already.
+const STARTED: u64 = 1 << 63;
+/// In a frame's tag: its `span` is of this poll.
+const SPANNED: u64 = 1 << 62;
+
+/// In `wanted`: the owner times this poll, as it does each.
+const PACED: u64 = 1;
+/// In `wanted`: the owner times this poll.
+const TIMED: u64 = 3;
+/// In `wanted`: an observer wants the end of this poll, timed or not.
+const END: u64 = 2;
 
 /// What is known of one poll when it begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Stamp {
     /// When it began, in ticks; 0 where no clock was read.
     pub(crate) start: u64,
-    /// Label, worker and runtime, packed by [`crate::registry::Tag`].
+    /// Label, worker and runtime, packed by [`crate::registry::Tag`]; the highest
+    /// two bits are the slot's.
     pub(crate) tag: u64,
     /// tokio's id of the task; 0 for none.
     pub(crate) task: u64,
@@ -57,7 +76,7 @@ pub(crate) struct Stamp {
     pub(crate) anchor: u64,
 }
 
-/// The number of a poll on its thread, from 1 on; unique for the thread's life.
+/// What tells a poll from all others of its thread, ever; never 0.
 pub(crate) type Seq = u64;
 
 /// One poll in progress.
@@ -113,41 +132,37 @@ impl Frame {
     // Release on each field: see the module's second argument.
     #[inline]
     fn store(&self, poll: Poll) {
-        self.seq.store(poll.seq, Release);
+        let tag = poll.stamp.tag | STARTED | SPANNED;
+        self.store_plain(poll.seq, tag, poll.stamp.task, poll.stamp.anchor);
         self.start.store(poll.stamp.start, Release);
-        self.tag.store(poll.stamp.tag, Release);
-        self.task.store(poll.stamp.task, Release);
         self.span.store(poll.stamp.span, Release);
-        self.anchor.store(poll.stamp.anchor, Release);
+    }
+
+    /// Leaves `start` and `span` as they were; the tag says so.
+    #[inline]
+    fn store_plain(&self, seq: Seq, tag: u64, task: u64, anchor: u64) {
+        self.seq.store(seq, Release);
+        self.tag.store(tag, Release);
+        self.task.store(task, Release);
+        self.anchor.store(anchor, Release);
     }
 
     fn load(&self) -> Poll {
+        let tag = self.tag.load(Acquire);
+        let field = |field: &AtomicU64, bit| match tag & bit {
+            0 => 0,
+            _ => field.load(Acquire),
+        };
         Poll {
             seq: self.seq.load(Acquire),
             stamp: Stamp {
-                start: self.start.load(Acquire),
-                tag: self.tag.load(Acquire),
+                start: field(&self.start, STARTED),
+                tag: tag & !(STARTED | SPANNED),
                 task: self.task.load(Acquire),
-                span: self.span.load(Acquire),
+                span: field(&self.span, SPANNED),
                 anchor: self.anchor.load(Acquire),
             },
         }
-    }
-}
-
-/// What the owner needs to end the poll that it began: `state` before it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Begun(u64);
-
-impl Begun {
-    #[inline]
-    pub(crate) const fn seq(self) -> Seq {
-        (self.0 >> DEPTH_BITS) + 1
-    }
-
-    #[inline]
-    const fn depth(self) -> u64 {
-        self.0 & DEPTH_MASK
     }
 }
 
@@ -158,7 +173,7 @@ impl Begun {
 #[repr(align(128))]
 pub(crate) struct Slot {
     state: AtomicU64,
-    flagged: AtomicU64,
+    wanted: AtomicU64,
     frames: [Frame; MAX_DEPTH],
     finished: Frame,
     finished_end: AtomicU64,
@@ -170,7 +185,7 @@ impl Slot {
     pub(crate) fn new() -> Self {
         Slot {
             state: AtomicU64::new(0),
-            flagged: AtomicU64::new(0),
+            wanted: AtomicU64::new(0),
             frames: std::array::from_fn(|_| Frame::new()),
             finished: Frame::new(),
             finished_end: AtomicU64::new(0),
@@ -178,46 +193,116 @@ impl Slot {
         }
     }
 
-    /// Owner only: publishes that a poll begins.
+    /// Owner only: publishes that a poll begins, unless it is within another;
+    /// whether it was published.
     #[inline]
-    pub(crate) fn begin(&self, stamp: Stamp) -> Begun {
+    pub(crate) fn begin_plain(&self, tag: u64, task: u64, anchor: u64) -> bool {
         // Relaxed: only the owner writes `state`, and the owner is this thread.
-        let begun = Begun(self.state.load(Relaxed));
-        if let Some(frame) = self.frames.get(begun.depth() as usize) {
-            frame.store(Poll {
-                seq: begun.seq(),
-                stamp,
-            });
+        let state = self.state.load(Relaxed);
+        if state & DEPTH_MASK != 0 {
+            return false;
         }
-        // One poll more, one level deeper. Release: pairs with the first load in
-        // `polls`.
-        self.state.store(begun.0 + (1 << DEPTH_BITS) + 1, Release);
-        begun
-    }
-
-    /// Owner only: whether an observer wants to know when this poll ends.
-    #[inline]
-    pub(crate) fn is_flagged(&self, begun: Begun) -> bool {
-        // Relaxed: a wish, not data; one that comes too late is lost by design.
-        self.flagged.load(Relaxed) == begun.seq()
-    }
-
-    /// Owner only: leaves the end of a poll for observers; before [`Slot::end`].
-    ///
-    /// Only that of an outermost poll: it is what holds the thread, and the end
-    /// of one within would take its place.
-    #[cold]
-    pub(crate) fn finish(&self, begun: Begun, end: u64) {
         let [frame, ..] = &self.frames;
-        if begun.depth() != 0 {
-            return;
+        let seq = state + BEGIN;
+        frame.store_plain(seq, tag, task, anchor);
+        // Release: pairs with the first load in `polls`.
+        self.state.store(seq, Release);
+        true
+    }
+
+    /// As [`Slot::begin_plain`], for a poll that is timed as each is.
+    #[inline]
+    pub(crate) fn begin_paced(&self, start: u64, tag: u64, task: u64, anchor: u64) -> bool {
+        let state = self.state.load(Relaxed);
+        if state & DEPTH_MASK != 0 {
+            return false;
         }
+        let [frame, ..] = &self.frames;
+        let seq = state + BEGIN;
+        frame.store_plain(seq, tag, task, anchor);
+        frame.start.store(start, Release);
+        // Relaxed: for the owner itself.
+        self.wanted.store(PACED, Relaxed);
+        self.state.store(seq, Release);
+        true
+    }
+
+    /// Owner only: publishes that a poll begins, at whatever depth; a start that
+    /// is not 0 makes it a timed one.
+    pub(crate) fn begin(&self, stamp: Stamp) {
+        let state = self.state.load(Relaxed);
+        let seq = state + BEGIN;
+        if let Some(frame) = self.frames.get((state & DEPTH_MASK) as usize) {
+            frame.store(Poll { seq, stamp });
+        }
+        let wanted = self.wanted.load(Relaxed);
+        // Within a paced poll it makes that one a timed one too, so that
+        // `is_paced` holds for that one alone. A wish for its end remains.
+        if wanted == PACED || stamp.start != 0 && (state & DEPTH_MASK == 0 || wanted != END) {
+            self.wanted.store(TIMED, Relaxed);
+        }
+        // Release: as above.
+        self.state.store(seq, Release);
+    }
+
+    /// Owner only: the innermost poll in progress; 0 where it is not published.
+    pub(crate) fn innermost(&self) -> Seq {
+        self.innermost_frame()
+            .map_or(0, |frame| frame.seq.load(Relaxed))
+    }
+
+    /// Owner only: whether there is more to do at the end of a poll than [`Slot::end`].
+    #[inline]
+    pub(crate) fn is_wanted(&self) -> bool {
+        // Relaxed: a wish, not data; one that comes too late is lost by design.
+        self.wanted.load(Relaxed) != 0
+    }
+
+    /// Owner only: when the poll in progress began, if it was begun by
+    /// [`Slot::begin_paced`], there was none within it, and nobody wants its end.
+    #[inline]
+    pub(crate) fn paced(&self) -> Option<u64> {
+        let [frame, ..] = &self.frames;
+        let paced = self.wanted.load(Relaxed) == PACED;
+        paced.then(|| frame.start.load(Relaxed))
+    }
+
+    /// Owner only: when the innermost poll began; 0 where that is not known.
+    pub(crate) fn start(&self) -> u64 {
+        self.innermost_frame()
+            .map_or(0, |frame| frame.load().stamp.start)
+    }
+
+    fn innermost_frame(&self) -> Option<&Frame> {
+        let depth = self.state.load(Relaxed) & DEPTH_MASK;
+        self.frames.get(depth.checked_sub(1)? as usize)
+    }
+
+    /// Owner only, before [`Slot::end`]: leaves the end of the poll for observers,
+    /// if one wants it and this is an outermost poll.
+    ///
+    /// One within another does not hold the thread, and its end would take that
+    /// of the other's place.
+    pub(crate) fn close(&self, end: u64) {
+        let wanted = self.wanted.load(Relaxed);
+        if self.state.load(Relaxed) & DEPTH_MASK == 1 {
+            if wanted == END {
+                self.leave_end(end);
+            }
+            self.wanted.store(0, Relaxed);
+        }
+    }
+
+    #[cold]
+    fn leave_end(&self, end: u64) {
+        let [frame, ..] = &self.frames;
+        let poll = frame.load();
         // The same two-sided argument as for `state`: 0 first, so that a reader
         // that catches a new field cannot find the old number again.
         self.finished_seq.store(0, Relaxed);
-        self.finished.store(frame.load());
+        self.finished.store(poll);
         self.finished_end.store(end, Release);
-        self.finished_seq.store(begun.seq(), Release);
+        self.finished_seq.store(poll.seq, Release);
     }
 
     /// Owner only: publishes that the poll is over.
@@ -249,9 +334,9 @@ impl Slot {
         Polls::default()
     }
 
-    /// Observer: asks for the exact end of this poll.
-    pub(crate) fn flag(&self, seq: Seq) {
-        self.flagged.store(seq, Relaxed);
+    /// Observer: asks for the exact end of the poll in progress.
+    pub(crate) fn want_end(&self) {
+        self.wanted.store(END, Relaxed);
     }
 
     /// Observer: the last poll whose end was left.

@@ -2,6 +2,7 @@
 //!
 //! Not within `slot.rs`, which loom compiles too, and whose atomics work in its models only.
 
+use crate::registry::TIMED;
 use crate::slot::{MAX_DEPTH, Slot, Stamp};
 
 fn stamp(n: u64) -> Stamp {
@@ -41,45 +42,114 @@ fn nested_polls_are_read_outermost_first() {
 #[test]
 fn numbers_are_never_used_twice() {
     let slot = Slot::new();
-    let outer = slot.begin(stamp(1));
-    let first = slot.begin(stamp(2));
+    let begin = |n| {
+        slot.begin(stamp(n));
+        slot.innermost()
+    };
+    let outer = begin(1);
+    let first = begin(2);
     slot.end();
-    let second = slot.begin(stamp(2));
+    let second = begin(2);
     let seqs: Vec<_> = slot.polls().as_slice().iter().map(|p| p.seq).collect();
-    assert_eq!(seqs, [outer.seq(), second.seq()]);
-    assert_ne!(first.seq(), second.seq());
+    assert_eq!(seqs, [outer, second]);
     slot.end();
     slot.end();
-    let next = slot.begin(stamp(3));
-    assert_eq!(next.seq(), 4);
+    assert_eq!(slot.innermost(), 0);
+    let mut all = vec![0, outer, first, second, begin(3)];
+    slot.end();
+    assert!(slot.begin_plain(0, 0, 0));
+    all.push(slot.innermost());
+    let count = all.len();
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!(all.len(), count, "{all:?}");
+}
+
+#[test]
+fn a_plain_poll_has_no_start_of_another() {
+    let slot = Slot::new();
+    slot.begin(stamp(10));
+    assert!(!slot.begin_plain(1, 2, 3), "within another");
+    slot.end();
+    assert!(slot.begin_plain(1, 2, 3));
+    let polls = slot.polls();
+    let plain = Stamp {
+        start: 0,
+        tag: 1,
+        task: 2,
+        span: 0,
+        anchor: 3,
+    };
+    assert_eq!(polls.as_slice().first().map(|poll| poll.stamp), Some(plain));
 }
 
 #[test]
 fn deeper_than_the_bound_is_harmless() {
     let slot = Slot::new();
-    let begun: Vec<_> = (0..MAX_DEPTH as u64 + 3)
-        .map(|n| slot.begin(stamp(n * 10)))
-        .collect();
-    assert_eq!(starts(&slot), [0, 10, 20, 30]);
-    for begun in begun.into_iter().rev() {
-        slot.finish(begun, 1);
+    let depth = MAX_DEPTH as u64 + 3;
+    for n in 0..depth {
+        slot.begin(stamp(n * 10));
+    }
+    let published: Vec<u64> = (0..MAX_DEPTH as u64).map(|n| n * 10).collect();
+    assert_eq!(starts(&slot), published);
+    slot.want_end();
+    for n in (0..depth).rev() {
+        slot.close(n);
         slot.end();
     }
     assert!(starts(&slot).is_empty());
+    assert_eq!(slot.finished().map(|finished| finished.end), Some(0));
 }
 
 #[test]
-fn the_end_is_left_for_a_flagged_poll_only() {
+fn the_end_is_left_where_it_is_wanted_only() {
     let slot = Slot::new();
-    let first = slot.begin(stamp(10));
-    assert!(!slot.is_flagged(first));
-    slot.flag(first.seq());
-    assert!(slot.is_flagged(first));
-    slot.finish(first, 99);
+    slot.begin(stamp(10));
+    assert!(slot.is_wanted(), "by itself, as it is timed");
+    slot.close(11);
+    slot.end();
+    assert_eq!(slot.finished(), None);
+
+    slot.begin(stamp(20));
+    slot.want_end();
+    slot.begin(stamp(30));
+    slot.close(31);
+    slot.end();
+    slot.close(99);
     slot.end();
     let finished = slot.finished().unwrap();
     assert_eq!(finished.end, 99);
-    assert_eq!(finished.poll.stamp, stamp(10));
-    let second = slot.begin(stamp(20));
-    assert!(!slot.is_flagged(second));
+    assert_eq!(finished.poll.stamp, stamp(20));
+
+    assert!(slot.begin_plain(0, 0, 0));
+    assert!(!slot.is_wanted(), "a wish is for one poll");
+}
+
+#[test]
+fn an_untimed_poll_takes_the_note_of_a_paced_one_back() {
+    let slot = Slot::new();
+    assert!(slot.begin_paced(10, TIMED, 0, 0));
+    assert_eq!(slot.paced(), Some(10));
+    slot.end();
+    assert!(slot.begin_plain(0, 0, 0));
+    assert!(slot.is_wanted());
+    slot.close(12);
+    slot.end();
+    assert!(slot.begin_plain(0, 0, 0));
+    assert!(!slot.is_wanted());
+    assert_eq!(slot.finished(), None);
+}
+
+#[test]
+fn a_poll_with_one_within_is_not_paced_any_more() {
+    let slot = Slot::new();
+    assert!(slot.begin_paced(10, TIMED, 0, 0));
+    for timed in [0, 20] {
+        slot.begin(stamp(timed));
+        assert_eq!((slot.paced(), slot.start()), (None, timed));
+        slot.close(30);
+        slot.end();
+    }
+    assert_eq!((slot.paced(), slot.start()), (None, 10));
+    assert!(slot.is_wanted());
 }

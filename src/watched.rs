@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::future::Future;
+use std::mem::MaybeUninit;
 use std::panic::Location;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -13,8 +14,9 @@ use tokio::task::JoinHandle;
 use crate::audit::{self, Inherited};
 use crate::clock;
 use crate::local;
-use crate::registry::{LabelId, Place, RuntimeId, Tag, Thread, Timing, registry};
-use crate::slot::{Begun, Seq, Stamp};
+use crate::registry::{LabelId, RuntimeId, TIMED, Tag, Thread, Timing, registry, runtime_in};
+use crate::slot::Stamp;
+use crate::watchdog::PollTiming;
 
 pin_project! {
     /// A future whose polls are watched; made by [`WatchExt::watched`].
@@ -26,7 +28,7 @@ pin_project! {
     ///
     /// # Cost
     /// A few nanoseconds a poll, no allocation, no lock, no system call; the
-    /// first poll, and the first of a name on a thread, do more once. 24 bytes.
+    /// first poll, and the first of a name on a thread, do more once. 40 bytes.
     #[must_use = "futures do nothing unless polled"]
     pub struct Watched<F> {
         #[pin]
@@ -45,22 +47,60 @@ impl<F: fmt::Debug> fmt::Debug for Watched<F> {
 }
 
 /// What a watched future remembers from poll to poll.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct Watch {
-    label: LabelId,
-    /// The runtime that it was last polled on; [`RuntimeId::NEVER`] before its first poll.
-    runtime: RuntimeId,
+    /// Its label, and the runtime that it was last polled on where a poll there
+    /// has nothing more to do than to publish itself; else [`RuntimeId::NEVER`].
+    word: u64,
     task: u64,
     span: u64,
+    /// The runtime that it was last polled on; [`RuntimeId::NEVER`] before its first poll.
+    runtime: RuntimeId,
+    /// `None` where the watchdogs' wish holds.
+    timing: Option<Timing>,
 }
 
 impl Watch {
     pub(crate) fn new(name: &str, location: &'static Location<'static>) -> Self {
-        Watch {
-            label: registry().label(name, location),
-            runtime: RuntimeId::NEVER,
+        let mut watch = Watch {
+            word: registry().label(name, location).pack(),
             task: 0,
             span: 0,
+            runtime: RuntimeId::NEVER,
+            timing: None,
+        };
+        watch.set_shortcut(RuntimeId::NEVER);
+        watch
+    }
+
+    fn label(&self) -> LabelId {
+        Tag::unpack(self.word).label
+    }
+
+    fn set_shortcut(&mut self, runtime: RuntimeId) {
+        self.word = self.label().pack() | u64::from(runtime.0);
+    }
+
+    /// The timing of its polls at the moment.
+    fn timing(&self) -> Timing {
+        match self.timing {
+            Some(own) if registry().is_watched() => own,
+            _ => registry().timing(),
+        }
+    }
+
+    /// On the first poll, and where this thread now works for another runtime.
+    #[cold]
+    fn get_to_know(&mut self, thread: &Thread) {
+        let place = local::place_here();
+        registry().claim(thread, place);
+        if self.runtime == RuntimeId::NEVER {
+            self.task = local::task_id();
+            self.span = tracing::Span::current().id().map_or(0, |id| id.into_u64());
+        }
+        self.runtime = place.runtime;
+        if self.span == 0 && self.timing.is_none() {
+            self.set_shortcut(self.runtime);
         }
     }
 }
@@ -77,9 +117,26 @@ impl<F> Watched<F> {
     /// The name it was given; `other` where the process has more than 255 names.
     pub fn name(&self) -> String {
         registry()
-            .label_of(self.watch.label)
+            .label_of(self.watch.label())
             .map(|label| label.name.into_string())
             .unwrap_or_default()
+    }
+
+    /// How much each of its polls measures, whatever the watchdogs ask for;
+    /// nothing while there is no watchdog.
+    ///
+    /// ```
+    /// use stallscope::{PollTiming, WatchExt};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// // Polled millions of times a second: that it stalls is all that is asked.
+    /// let sum = async { 1 + 1 }.watched("hot").timing(PollTiming::DetectOnly).await;
+    /// # assert_eq!(sum, 2);
+    /// # }
+    /// ```
+    pub fn timing(mut self, timing: PollTiming) -> Self {
+        self.watch.timing = Some(timing.timing());
+        self.watch.set_shortcut(RuntimeId::NEVER);
+        self
     }
 }
 
@@ -92,98 +149,110 @@ impl<F: Future> Future for Watched<F> {
         let Some(thread) = local::this_thread() else {
             return this.future.poll(cx);
         };
-        let anchor = 0_u8;
+        let anchor = MaybeUninit::<u8>::uninit();
         let _watching = Watching::begin(this.watch, thread, (&raw const anchor).addr());
         this.future.poll(cx)
     }
 }
 
 /// One poll being watched; its drop ends that, whichever way the poll is left.
-pub(crate) struct Watching {
+#[derive(Debug)]
+pub(crate) struct Watching<'a> {
     thread: &'static Thread,
-    begun: Begun,
-    /// 0 where no clock was read.
-    start: clock::Ticks,
-    label: LabelId,
-    timing: Timing,
+    watch: &'a Watch,
 }
 
-impl Watching {
+impl<'a> Watching<'a> {
     #[inline]
-    pub(crate) fn begin(watch: &mut Watch, thread: &'static Thread, anchor: usize) -> Self {
-        let mut place = thread.place();
-        if Place::runtime_in(place) != watch.runtime {
-            place = get_to_know(watch, thread);
-        }
-        let timing = registry().timing();
-        let start = match timing {
-            Timing::Untimed => 0,
-            Timing::Exact => clock::ticks(),
+    pub(crate) fn begin(watch: &'a mut Watch, thread: &'static Thread, anchor: usize) -> Self {
+        let key = thread.key();
+        let anchor = anchor as u64;
+        let begun = runtime_in(key) == runtime_in(watch.word) && {
+            let tag = Tag::pack(watch.word, key);
+            if tag & TIMED == 0 {
+                thread.slot.begin_plain(tag, watch.task, anchor)
+            } else {
+                let start = clock::counter_ticks();
+                thread.slot.begin_paced(start, tag, watch.task, anchor)
+            }
         };
-        let begun = thread.slot.begin(Stamp {
-            start,
-            tag: Tag::pack(watch.label, place),
-            task: watch.task,
-            span: watch.span,
-            anchor: anchor as u64,
-        });
-        Watching {
-            thread,
-            begun,
-            start,
-            label: watch.label,
-            timing,
+        if !begun {
+            begin_full(watch, thread, anchor);
         }
+        Watching { thread, watch }
     }
 }
 
-impl Watching {
-    pub(crate) const fn seq(&self) -> Seq {
-        self.begun.seq()
-    }
-}
-
-impl Drop for Watching {
+impl Drop for Watching<'_> {
     #[inline]
     fn drop(&mut self) {
-        if self.timing == Timing::Exact {
-            self.record();
-        } else if self.thread.slot.is_flagged(self.begun) {
-            self.finish();
+        if self.thread.slot.is_wanted() {
+            close(self.thread, self.watch);
         }
         self.thread.slot.end();
     }
 }
 
-impl Watching {
-    #[inline]
-    fn record(&self) {
-        let end = clock::ticks();
-        if let Some(recorder) = self.thread.recorder(self.label) {
-            recorder.record(clock::ns_between(self.start, end));
-        }
-        if self.thread.slot.is_flagged(self.begun) {
-            self.thread.slot.finish(self.begun, end);
-        }
+/// Begins a poll that has more to do than most.
+// Not inlined, so that what is inlined into each future's poll is short; and
+// with one call at its end at most, so that it saves no registers.
+#[inline(never)]
+fn begin_full(watch: &mut Watch, thread: &'static Thread, anchor: u64) {
+    if runtime_in(thread.place()) == runtime_in(watch.word)
+        && thread.skips_sample()
+        && thread
+            .slot
+            .begin_plain(Tag::pack(watch.word, thread.place()), watch.task, anchor)
+    {
+        return;
     }
-
-    #[cold]
-    fn finish(&self) {
-        self.thread.slot.finish(self.begun, clock::ticks());
-    }
+    begin_anew(watch, thread, anchor);
 }
 
-/// On the first poll, and where this thread now works for another runtime.
-#[cold]
-fn get_to_know(watch: &mut Watch, thread: &Thread) -> u64 {
-    let place = local::place_here();
-    registry().claim(thread, place);
-    if watch.runtime == RuntimeId::NEVER {
-        watch.task = local::task_id();
-        watch.span = tracing::Span::current().id().map_or(0, |id| id.into_u64());
+#[inline(never)]
+fn begin_anew(watch: &mut Watch, thread: &'static Thread, anchor: u64) {
+    if runtime_in(thread.place()) != watch.runtime {
+        watch.get_to_know(thread);
     }
-    watch.runtime = place.runtime;
-    place.pack()
+    let due = thread.is_due(watch.timing());
+    thread.slot.begin(Stamp {
+        start: if due { clock::ticks() } else { 0 },
+        tag: Tag::pack(watch.label().pack(), thread.place()),
+        task: watch.task,
+        span: watch.span,
+        anchor,
+    });
+}
+
+/// Ends a poll that is timed, or whose end somebody wants to know.
+// As `begin_full`.
+#[inline(never)]
+fn close(thread: &'static Thread, watch: &Watch) {
+    if let Some(start) = thread.slot.paced()
+        && let Some(recorder) = thread.recorder_if_made(watch.label())
+        && let Some(ns) = clock::ns_from_to(start, clock::counter_ticks())
+    {
+        if !recorder.try_record(ns) {
+            // Not by another reading of the clock, which might have its place
+            // already, and leave this one without for ever.
+            recorder.record(ns);
+        }
+        return;
+    }
+    close_full(thread, watch);
+}
+
+#[inline(never)]
+fn close_full(thread: &'static Thread, watch: &Watch) {
+    let start = thread.slot.start();
+    let end = clock::ticks();
+    if start != 0 {
+        let Timing(one_in) = watch.timing();
+        let ns = clock::ns_from_to(start, end).unwrap_or(0);
+        let recorder = thread.recorder(watch.label());
+        recorder.record_many(ns, one_in.max(1));
+    }
+    thread.slot.close(end);
 }
 
 /// Watches futures: `fut.watched("thumbnail").await`.
@@ -193,7 +262,8 @@ pub trait WatchExt: Future + Sized {
     /// The name, with the place of this call, is what stalls, histograms and
     /// reports call it. Use few and constant names, like those of spans: at most
     /// 255 different ones (by name and place) are told apart in a process, and
-    /// the rest is counted as `other`.
+    /// the rest is counted as `other`. Of watched futures within each other, eight
+    /// are told apart and timed.
     ///
     /// Without a watchdog it costs next to nothing; a watchdog that starts later
     /// sees the poll that is then in progress, from then on.
@@ -269,8 +339,8 @@ mod tests {
 
     #[test]
     fn size_and_state_stay_small() {
-        assert_eq!(size_of::<Watch>(), 24);
-        assert_eq!(size_of::<Watched<[u64; 4]>>(), 32 + 24);
+        assert_eq!(size_of::<Watch>(), 40);
+        assert_eq!(size_of::<Watched<[u64; 4]>>(), 32 + 40);
     }
 
     fn in_progress() -> usize {
@@ -309,7 +379,7 @@ mod tests {
     #[test]
     fn it_remembers_its_name_and_its_callers_place() {
         let future = async {}.watched("place");
-        let label = registry().label_of(future.watch.label).unwrap();
+        let label = registry().label_of(future.watch.label()).unwrap();
         assert_eq!(future.name(), "place");
         assert_eq!(label.location.unwrap().file(), file!());
         assert_eq!(label.location.unwrap().line(), line!() - 4);

@@ -285,8 +285,8 @@ fn poll_measured<F: Future>(
         return future.poll(cx);
     };
     let anchor = 0_u8;
-    let watching = Watching::begin(watch, thread, (&raw const anchor).addr());
-    let _measuring = Measuring::begin(session, name, thread, watching.seq());
+    let _watching = Watching::begin(watch, thread, (&raw const anchor).addr());
+    let _measuring = Measuring::begin(session, name, thread, thread.slot.innermost());
     future.poll(cx)
 }
 

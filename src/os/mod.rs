@@ -31,6 +31,22 @@ pub(crate) use platform::{
     is_usable_signal, leave_out, module_files, syscall_name, terminal_columns, thread_id, usage,
 };
 
+/// The processor's time stamp counter; `None` where there is none that can be
+/// read as cheaply as that. Whether it is invariant is not known here.
+#[inline]
+pub(crate) fn counter() -> Option<u64> {
+    #[cfg(target_arch = "x86_64")]
+    {
+        // SAFETY: every x86-64 processor has `rdtsc`; where the system has
+        // forbidden it to programs (`prctl(PR_SET_TSC)`), std's clock, which
+        // reads it in the vDSO, has been killing the process already.
+        #[allow(unsafe_code)]
+        Some(unsafe { std::arch::x86_64::_rdtsc() })
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    None
+}
+
 /// Whether running threads may be sent a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SignalUse {

@@ -69,7 +69,7 @@ impl Observer {
             if let Some(poll) = self.poll(number, polls.as_slice()) {
                 // Whether it will become a stall is not known; that it ends
                 // exactly if it does costs it one look at the clock.
-                thread.slot.flag(poll.id.seq);
+                thread.slot.want_end();
                 seen.polls.push(poll);
             }
         });

@@ -65,8 +65,6 @@ fn a_poll_is_never_read_torn() {
             |slot| {
                 for poll in slot.polls().as_slice() {
                     assert_whole(poll);
-                    // The number and the content belong together.
-                    assert_eq!(poll.stamp.start, poll.seq * 10);
                 }
             },
         );
@@ -95,29 +93,57 @@ fn nested_polls_are_read_whole_and_in_order() {
 }
 
 #[test]
-fn a_flagged_poll_seen_gone_has_left_its_end_or_missed_the_flag() {
+fn plain_and_full_polls_are_told_apart() {
+    model_bounded(|| {
+        both(
+            |slot| {
+                slot.begin(stamp(10));
+                slot.end();
+                slot.begin_plain(20, 20, 20);
+                slot.end();
+            },
+            |slot| {
+                for poll in slot.polls().as_slice() {
+                    let plain = Stamp {
+                        start: 0,
+                        span: 0,
+                        ..stamp(20)
+                    };
+                    let expected = if poll.stamp.tag == 10 {
+                        stamp(10)
+                    } else {
+                        plain
+                    };
+                    assert_eq!(poll.stamp, expected);
+                }
+            },
+        );
+    });
+}
+
+#[test]
+fn a_poll_seen_gone_has_left_its_end_or_missed_the_wish() {
     model_bounded(|| {
         let slot = Arc::new(Slot::new());
         let owner = {
             let slot = Arc::clone(&slot);
             loom::thread::spawn(move || {
-                let begun = slot.begin(stamp(10));
-                let flagged = slot.is_flagged(begun);
-                if flagged {
-                    slot.finish(begun, 99);
+                slot.begin_plain(10, 10, 10);
+                let wanted = slot.is_wanted();
+                if wanted {
+                    slot.close(99);
                 }
                 slot.end();
-                flagged
+                wanted
             })
         };
-        slot.flag(1);
+        slot.want_end();
         let mut seen_end = None;
         if slot.polls().as_slice().is_empty() {
             seen_end = slot.finished();
         }
         if let Some(finished) = seen_end {
-            assert_whole(&finished.poll);
-            assert_eq!((finished.poll.seq, finished.end), (1, 99));
+            assert_eq!((finished.poll.stamp.tag, finished.end), (10, 99));
         }
         if owner.join().unwrap() {
             assert_eq!(slot.finished().map(|f| f.end), Some(99));
@@ -130,8 +156,9 @@ fn an_end_is_never_read_torn() {
     model_bounded(|| {
         let slot = Arc::new(Slot::new());
         let poll = |slot: &Slot, n| {
-            let begun = slot.begin(stamp(n));
-            slot.finish(begun, n + 1);
+            slot.begin(stamp(n));
+            slot.want_end();
+            slot.close(n + 1);
             slot.end();
         };
         poll(&slot, 10);
@@ -142,8 +169,34 @@ fn an_end_is_never_read_torn() {
         if let Some(finished) = slot.finished() {
             assert_whole(&finished.poll);
             assert_eq!(finished.end, finished.poll.stamp.start + 1);
-            assert_eq!(finished.poll.stamp.start, finished.poll.seq * 10);
         }
         owner.join().unwrap();
+    });
+}
+
+#[test]
+fn a_wish_for_a_poll_is_not_taken_back_by_the_one_before() {
+    model_bounded(|| {
+        let slot = Arc::new(Slot::new());
+        slot.begin_plain(10, 10, 10);
+        slot.want_end();
+        let owner = {
+            let slot = Arc::clone(&slot);
+            loom::thread::spawn(move || {
+                slot.close(11);
+                slot.end();
+                slot.begin_plain(20, 20, 20);
+            })
+        };
+        let second = |slot: &Slot| {
+            let polls = slot.polls();
+            polls.as_slice().iter().any(|poll| poll.stamp.tag == 20)
+        };
+        let wished = second(&slot);
+        if wished {
+            slot.want_end();
+        }
+        owner.join().unwrap();
+        assert_eq!(slot.is_wanted(), wished);
     });
 }
