@@ -36,6 +36,52 @@ pub fn on_thread_unpark() {
     local::announce();
 }
 
+/// To be called from a runtime's poll hooks; only with `--cfg tokio_unstable`.
+///
+/// Each poll of each spawned task is then published and timed as if the task was
+/// [watched](crate::WatchExt::watched), under the name `task` and the place where
+/// it was spawned. A watched future within a task counts the polls that it takes
+/// part in under its own name.
+///
+/// tokio calls these hooks for spawned tasks; neither for the future of `block_on`
+/// nor for those of a `LocalSet`.
+///
+/// ```
+/// use std::sync::Arc;
+/// use stallscope::hooks::TaskPolls;
+///
+/// let mut runtime = tokio::runtime::Builder::new_multi_thread();
+/// let polls = Arc::new(TaskPolls::new()); // one for each runtime
+/// let before = Arc::clone(&polls);
+/// runtime.on_before_task_poll(move |task| before.before(task));
+/// runtime.on_after_task_poll(move |task| polls.after(task));
+/// ```
+///
+/// # Cost
+/// That of a watched future's poll, and some twenty instructions.
+#[cfg(tokio_unstable)]
+#[derive(Debug)]
+pub struct TaskPolls(crate::tasks::Home);
+
+#[cfg(tokio_unstable)]
+impl TaskPolls {
+    /// For the hooks of one runtime.
+    #[allow(clippy::new_without_default)]
+    pub const fn new() -> Self {
+        TaskPolls(crate::tasks::Home::new())
+    }
+
+    /// To be called from `tokio::runtime::Builder::on_before_task_poll`.
+    pub fn before(&self, task: &tokio::runtime::TaskMeta<'_>) {
+        crate::tasks::begin(task, &self.0);
+    }
+
+    /// To be called from `tokio::runtime::Builder::on_after_task_poll`.
+    pub fn after(&self, _task: &tokio::runtime::TaskMeta<'_>) {
+        crate::tasks::end();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use crate::Watchdog;

@@ -66,6 +66,8 @@ mod slot;
 mod slot_tests;
 mod stall;
 mod sync;
+#[cfg(tokio_unstable)]
+mod tasks;
 mod teller;
 mod trim;
 mod watchdog;

@@ -70,7 +70,7 @@ pub(crate) fn task_id() -> u64 {
 }
 
 /// Takes the number out of an opaque id, which shows it only to a hasher.
-fn number_in(id: &impl Hash) -> u64 {
+pub(crate) fn number_in(id: &impl Hash) -> u64 {
     let mut number = Number(0);
     id.hash(&mut number);
     number.0

@@ -162,6 +162,9 @@ pub(crate) struct Thread {
     /// [`Place`], packed; set by the thread itself, or by the one that has taken
     /// its worker over.
     place: AtomicU64,
+    /// Labels of places where tasks are spawned: see [`Thread::label_at`].
+    #[cfg(tokio_unstable)]
+    labels_at: [LabelAt; LABELS_AT],
     /// How many polls are left until the next that is timed; owner only.
     until_sample: AtomicU32,
     /// Where [`Thread::is_due`] takes its random numbers from; owner only.
@@ -175,6 +178,57 @@ pub(crate) struct Thread {
     taken: AtomicBool,
 }
 
+/// How many of them a thread remembers.
+#[cfg(tokio_unstable)]
+const LABELS_AT: usize = 64;
+
+/// The label of a place in the program, which stands for itself by its address.
+#[cfg(tokio_unstable)]
+#[derive(Debug)]
+struct LabelAt {
+    place: std::sync::atomic::AtomicUsize,
+    label: std::sync::atomic::AtomicU16,
+}
+
+#[cfg(tokio_unstable)]
+impl LabelAt {
+    const fn new() -> Self {
+        LabelAt {
+            place: std::sync::atomic::AtomicUsize::new(0),
+            label: std::sync::atomic::AtomicU16::new(0),
+        }
+    }
+}
+
+#[cfg(tokio_unstable)]
+impl Thread {
+    /// Owner only: the label of tasks that are spawned here, if it is remembered.
+    ///
+    /// A place that falls on the same entry as another takes turns with it; that
+    /// costs a search, and happens to few of a few dozen places.
+    pub(crate) fn label_at(&self, place: &'static Location<'static>) -> Option<LabelId> {
+        let address = std::ptr::from_ref(place).addr();
+        let entry = &self.labels_at[Self::entry_of(address)];
+        let known = entry.place.load(Relaxed) == address;
+        known.then(|| LabelId(entry.label.load(Relaxed)))
+    }
+
+    /// Owner only: for [`Thread::label_at`].
+    pub(crate) fn remember_label(&self, place: &'static Location<'static>, label: LabelId) {
+        let address = std::ptr::from_ref(place).addr();
+        let entry = &self.labels_at[Self::entry_of(address)];
+        entry.place.store(address, Relaxed);
+        entry.label.store(label.0, Relaxed);
+    }
+
+    /// A location is 24 bytes or so; multiplied by the golden ratio's bits, the
+    /// highest bits of neighbours differ (Knuth, TAOCP 3, 6.4).
+    const fn entry_of(address: usize) -> usize {
+        let hash = (address as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        (hash >> (u64::BITS - LABELS_AT.ilog2())) as usize % LABELS_AT
+    }
+}
+
 impl Thread {
     fn new() -> Self {
         Thread {
@@ -182,6 +236,8 @@ impl Thread {
             recorders: [const { OnceLock::new() }; MAX_LABELS],
             key: AtomicU64::new(0),
             place: AtomicU64::new(0),
+            #[cfg(tokio_unstable)]
+            labels_at: [const { LabelAt::new() }; LABELS_AT],
             until_sample: AtomicU32::new(0),
             random: AtomicU64::new(0x9E37_79B9_7F4A_7C15),
             tid: AtomicI32::new(0),

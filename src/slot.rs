@@ -72,7 +72,8 @@ pub(crate) struct Stamp {
     pub(crate) task: u64,
     /// tracing's id of the span the future was first polled in; 0 for none.
     pub(crate) span: u64,
-    /// The address of a local of the poll: where a captured stack must lead.
+    /// The address of a local of the poll: where a captured stack must lead; 0 for
+    /// a task's poll that tokio's hooks have told of.
     pub(crate) anchor: u64,
 }
 
@@ -271,6 +272,26 @@ impl Slot {
     pub(crate) fn start(&self) -> u64 {
         self.innermost_frame()
             .map_or(0, |frame| frame.load().stamp.start)
+    }
+
+    /// Owner only: the tag of the innermost poll; 0 for none.
+    #[cfg(tokio_unstable)]
+    pub(crate) fn tag(&self) -> u64 {
+        self.innermost_frame()
+            .map_or(0, |frame| frame.tag.load(Relaxed) & !(STARTED | SPANNED))
+    }
+
+    /// Owner only: whether the innermost poll is one that tokio's hooks have told of.
+    #[cfg(tokio_unstable)]
+    pub(crate) fn is_in_task(&self) -> bool {
+        self.innermost_frame()
+            .is_some_and(|frame| frame.anchor.load(Relaxed) == 0)
+    }
+
+    /// Owner only: whether none has begun since the innermost poll in progress has.
+    #[cfg(tokio_unstable)]
+    pub(crate) fn is_latest(&self) -> bool {
+        self.innermost() == self.state.load(Relaxed)
     }
 
     fn innermost_frame(&self) -> Option<&Frame> {

@@ -1,13 +1,20 @@
 //! How much polls measure: for all of them, and for a future of its own.
 
+// Helpers of tests fail as tests do.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout
+)]
+
+mod common;
+
 use std::num::NonZeroU32;
-use std::sync::Mutex;
 use std::time::Duration;
 
+use common::{alone, current_thread};
 use stallscope::{PollTiming, Report, WatchExt, Watchdog};
-
-/// The timing of a process is that of its most demanding watchdog.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 const POLLS: u64 = 20_000;
 
@@ -22,11 +29,7 @@ fn one_in(n: u32) -> PollTiming {
 }
 
 fn report_of(timing: PollTiming, future: impl Future<Output = ()>) -> Report {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
+    current_thread().block_on(async {
         let watchdog = Watchdog::builder().poll_timing(timing).start().unwrap();
         future.await;
         watchdog.report()
@@ -42,7 +45,8 @@ fn polls_of(report: &Report, name: &str) -> u64 {
 
 #[test]
 fn each_poll_is_counted_or_none_or_about_as_many() {
-    let _alone = ONE_AT_A_TIME.lock();
+    // The timing of a process is that of its most demanding watchdog.
+    let _alone = alone();
     let exact = report_of(PollTiming::Exact, polled(POLLS).watched("exact"));
     assert_eq!(polls_of(&exact, "exact"), POLLS);
 
@@ -58,7 +62,7 @@ fn each_poll_is_counted_or_none_or_about_as_many() {
 
 #[test]
 fn a_future_has_its_own_timing() {
-    let _alone = ONE_AT_A_TIME.lock();
+    let _alone = alone();
     let report = report_of(PollTiming::DetectOnly, async {
         let exact = polled(POLLS).watched("own").timing(PollTiming::Exact);
         let within = async {
@@ -89,14 +93,11 @@ fn a_future_has_its_own_timing() {
 
 #[test]
 fn without_a_watchdog_nothing_is_measured() {
-    let _alone = ONE_AT_A_TIME.lock();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .unwrap();
+    let _alone = alone();
     // So that the clock is ready.
     drop(report_of(PollTiming::Exact, async {}));
     let unwatched = polled(POLLS).watched("alone").timing(PollTiming::Exact);
-    runtime.block_on(unwatched);
+    current_thread().block_on(unwatched);
     let later = report_of(PollTiming::Exact, async {
         tokio::time::sleep(Duration::from_millis(1)).await;
     });
@@ -105,7 +106,7 @@ fn without_a_watchdog_nothing_is_measured() {
 
 #[test]
 fn deep_within_each_other_all_are_timed_that_are_told_apart() {
-    let _alone = ONE_AT_A_TIME.lock();
+    let _alone = alone();
     let nested = async {
         let two = polled(POLLS).watched("inner").watched("middle");
         two.watched("outer").await;

@@ -19,7 +19,8 @@ pub(crate) struct Layer {
     pub(crate) start_ns: Option<u64>,
     pub(crate) task: u64,
     pub(crate) span: u64,
-    pub(crate) anchor: u64,
+    /// `None` for a task's poll that tokio's hooks have told of.
+    pub(crate) anchor: Option<u64>,
 }
 
 /// A watched poll.

@@ -163,9 +163,14 @@ impl Builder {
     /// Without them, threads become known as watched polls and the lag sampler
     /// run on them, so one that is stuck before that has no stack and no cause.
     ///
+    /// With `--cfg tokio_unstable` each poll of each spawned task is published and
+    /// timed too, under the name `task` and the place where it was spawned, with
+    /// nothing wrapped.
+    ///
     /// tokio keeps one callback of each kind: this replaces `on_thread_park` and
-    /// `on_thread_unpark`. To keep your own, call [`hooks`](crate::hooks) from
-    /// them instead.
+    /// `on_thread_unpark`, and with `--cfg tokio_unstable` `on_before_task_poll`
+    /// and `on_after_task_poll`. To keep your own, call [`hooks`](crate::hooks)
+    /// from them instead.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -180,6 +185,14 @@ impl Builder {
         runtime
             .on_thread_park(hooks::on_thread_park)
             .on_thread_unpark(hooks::on_thread_unpark);
+        #[cfg(tokio_unstable)]
+        {
+            let polls = Arc::new(hooks::TaskPolls::new());
+            let before = Arc::clone(&polls);
+            runtime
+                .on_before_task_poll(move |task| before.before(task))
+                .on_after_task_poll(move |task| polls.after(task));
+        }
         self
     }
 

@@ -91,7 +91,7 @@ impl Observer {
             start_ns: (poll.stamp.start != 0).then(|| self.clock.ns_of(poll.stamp.start)),
             task: poll.stamp.task,
             span: poll.stamp.span,
-            anchor: poll.stamp.anchor,
+            anchor: (poll.stamp.anchor != 0).then_some(poll.stamp.anchor),
         });
         Some(PollSeen::new(id, place.worker.map(usize::from), layers))
     }
@@ -211,7 +211,7 @@ impl Observer {
             (None, Unit::Thread(_)) => return None,
         };
         let tid = registry().thread(number)?.tid()?;
-        capturer.last_words(tid, told.culprit.map(|culprit| culprit.anchor))
+        capturer.last_words(tid, told.culprit.and_then(|culprit| culprit.anchor))
     }
 
     /// The thread that a stall holds up.
@@ -221,7 +221,7 @@ impl Observer {
                 let thread = registry().thread(poll.thread)?;
                 Some(Target {
                     number: poll.thread,
-                    anchor: told.culprit.map(|culprit| culprit.anchor),
+                    anchor: told.culprit.and_then(|culprit| culprit.anchor),
                     still: Box::new(move || {
                         let polls = thread.slot.polls();
                         let first = polls.as_slice().first();
