@@ -21,6 +21,8 @@ pub struct Health {
     pub(crate) ongoing: Vec<Stall>,
     pub(crate) runtime_gone: bool,
     pub(crate) last_tick_ns: u64,
+    #[serde(default)]
+    pub(crate) asleep: bool,
     pub(crate) tick_ns: u64,
     pub(crate) alive_tasks: usize,
     pub(crate) global_queue_depth: usize,
@@ -46,12 +48,13 @@ impl Health {
                 .all(|stall| stall.severity() < Severity::High)
     }
 
-    /// Whether the watchdog has looked lately, within a second or ten ticks.
+    /// Whether the watchdog has looked lately, within a second or ten ticks, or
+    /// sleeps because all workers are parked.
     pub fn is_watching(&self) -> bool {
         let patience = Duration::from_nanos(self.tick_ns)
             .saturating_mul(10)
             .max(Duration::from_secs(1));
-        self.last_tick() <= patience
+        self.asleep || self.last_tick() <= patience
     }
 
     /// The stalls that go on, as they were when last told of.
@@ -67,6 +70,12 @@ impl Health {
     /// How long ago the watchdog last looked.
     pub const fn last_tick(&self) -> Duration {
         Duration::from_nanos(self.last_tick_ns)
+    }
+
+    /// Whether the watchdog sleeps until a worker wakes; only with
+    /// [`Builder::install`](crate::Builder::install).
+    pub const fn is_asleep(&self) -> bool {
+        self.asleep
     }
 
     /// Tasks of the runtime that are not over.

@@ -23,17 +23,19 @@ use crate::local;
 
 /// To be called from `tokio::runtime::Builder::on_thread_park`.
 ///
-/// Makes known which worker this thread runs. Costs some 50 ns, no allocation
-/// and no system call; elsewhere it does nothing.
+/// Makes known which worker this thread runs, and that it is about to park. Costs
+/// some 50 ns, no allocation and no system call; elsewhere it does nothing.
 pub fn on_thread_park() {
-    local::announce();
+    local::parks();
 }
 
 /// To be called from `tokio::runtime::Builder::on_thread_unpark`.
 ///
-/// As [`on_thread_park`].
+/// As [`on_thread_park`], and makes known when the worker woke. It wakes a watchdog
+/// that sleeps because all workers were parked, which is a system call, at most
+/// once for each such sleep.
 pub fn on_thread_unpark() {
-    local::announce();
+    local::wakes();
 }
 
 /// To be called from a runtime's poll hooks; only with `--cfg tokio_unstable`.

@@ -51,6 +51,7 @@ mod explained;
 mod health;
 mod histogram;
 pub mod hooks;
+mod idle;
 mod ledger;
 mod limit;
 mod local;

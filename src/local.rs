@@ -3,7 +3,10 @@
 use std::cell::Cell;
 use std::hash::{Hash, Hasher};
 
+use crate::clock;
+use crate::idle;
 use crate::registry::{Place, RuntimeId, Thread, registry};
+use crate::runtime;
 
 thread_local! {
     /// This thread's entry. Without a destructor, so that a poll reads it with
@@ -52,10 +55,33 @@ pub(crate) fn place_here() -> Place {
     }
 }
 
-/// Makes this thread known as what it is at the moment.
+/// Makes this thread known as the worker that it is at the moment.
 pub(crate) fn announce() {
     if let Some(thread) = this_thread() {
-        registry().claim(thread, place_here());
+        let place = place_here();
+        if place.worker.is_some() {
+            registry().claim(thread, place);
+        }
+    }
+}
+
+/// This thread is about to park its worker.
+pub(crate) fn parks() {
+    announce();
+    if let Some(thread) = this_thread() {
+        thread.parking().parks();
+    }
+}
+
+/// This thread's worker has woken.
+pub(crate) fn wakes() {
+    announce();
+    let Some(thread) = this_thread() else { return };
+    let handle = tokio::runtime::Handle::try_current();
+    if let (Ok(handle), Some(worker)) = (handle, tokio::runtime::worker_index()) {
+        let busy = handle.metrics().worker_total_busy_duration(worker);
+        thread.parking().wakes(clock::ticks(), runtime::ns(busy));
+        idle::wake(runtime_id(&handle));
     }
 }
 
@@ -142,7 +168,7 @@ mod tests {
         std::thread::scope(|scope| {
             scope.spawn(|| registry().claim(this_thread().unwrap(), place));
         });
-        assert_eq!(first.place(), Place::default().pack());
+        assert_eq!(first.place(), Place::UNKNOWN.pack());
         registry().claim(first, place);
         assert_eq!(first.place(), place.pack());
     }

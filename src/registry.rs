@@ -89,6 +89,8 @@ pub(crate) struct RuntimeId(pub(crate) u32);
 impl RuntimeId {
     /// No runtime's.
     pub(crate) const NEVER: RuntimeId = RuntimeId(u32::MAX);
+    /// That of a thread which has not been asked yet, and so no future's.
+    pub(crate) const UNKNOWN: RuntimeId = RuntimeId(u32::MAX - 2);
 }
 
 /// Label, worker and runtime of a poll in one word.
@@ -106,6 +108,11 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    pub(crate) const UNKNOWN: Place = Place {
+        runtime: RuntimeId::UNKNOWN,
+        worker: None,
+    };
+
     pub(crate) const fn pack(self) -> u64 {
         let worker = match self.worker {
             // Saturating: the last number stands for no worker that exists.
@@ -152,6 +159,46 @@ impl LabelId {
     }
 }
 
+/// What a worker's thread tells when it parks and wakes; written by it alone.
+#[derive(Debug, Default)]
+pub(crate) struct Parking {
+    hooked: AtomicBool,
+    awake_since: AtomicU64,
+    busy_ns: AtomicU64,
+}
+
+impl Parking {
+    /// Owner only: it is about to park.
+    pub(crate) fn parks(&self) {
+        self.hooked.store(true, Relaxed);
+        self.awake_since.store(0, Relaxed);
+    }
+
+    /// Owner only: it has woken, at this time, and has worked for so long before.
+    pub(crate) fn wakes(&self, now: clock::Ticks, busy_ns: u64) {
+        self.busy_ns.store(busy_ns, Relaxed);
+        // Release: pairs with the acquire in `awake_since`.
+        self.awake_since.store(now, Release);
+    }
+
+    fn forget(&self) {
+        self.hooked.store(false, Relaxed);
+        self.awake_since.store(0, Relaxed);
+    }
+
+    /// Whether the hooks are called on this thread.
+    pub(crate) fn is_hooked(&self) -> bool {
+        self.hooked.load(Relaxed)
+    }
+
+    /// When the turn began in which the worker has not yet told that it has worked
+    /// for more than this; `None` where that is not known.
+    pub(crate) fn awake_since(&self, busy_ns: u64) -> Option<clock::Ticks> {
+        let since = self.awake_since.load(Acquire);
+        (since != 0 && self.busy_ns.load(Relaxed) == busy_ns).then_some(since)
+    }
+}
+
 /// What one thread owns: its slot, its recorders, and who it is.
 #[derive(Debug)]
 pub(crate) struct Thread {
@@ -169,6 +216,10 @@ pub(crate) struct Thread {
     until_sample: AtomicU32,
     /// Where [`Thread::is_due`] takes its random numbers from; owner only.
     random: AtomicU64,
+    /// What the hooks of parking tell of the worker that this thread runs.
+    parking: Parking,
+    /// Polls watched futures without being a worker; nobody tells when it does.
+    polls_apart: AtomicBool,
     /// The operating system's id; 0 where it is not known.
     tid: AtomicI32,
     /// The audit whose poll is in progress; 0 for none. Written by the thread itself.
@@ -240,6 +291,8 @@ impl Thread {
             labels_at: [const { LabelAt::new() }; LABELS_AT],
             until_sample: AtomicU32::new(0),
             random: AtomicU64::new(0x9E37_79B9_7F4A_7C15),
+            parking: Parking::default(),
+            polls_apart: AtomicBool::new(false),
             tid: AtomicI32::new(0),
             audit: AtomicU64::new(0),
             audited_seq: AtomicU64::new(0),
@@ -314,6 +367,20 @@ impl Thread {
     /// Its packed place.
     pub(crate) fn place(&self) -> u64 {
         self.place.load(Relaxed)
+    }
+
+    pub(crate) const fn parking(&self) -> &Parking {
+        &self.parking
+    }
+
+    /// Whether watched futures are polled on it although it is no worker.
+    pub(crate) fn polls_apart(&self) -> bool {
+        self.polls_apart.load(Relaxed)
+    }
+
+    /// Owner only.
+    pub(crate) fn set_polls_apart(&self, apart: bool) {
+        self.polls_apart.store(apart, Relaxed);
     }
 
     /// Only under the lock of the registry's wishes.
@@ -529,14 +596,17 @@ impl Registry {
         };
         thread.take();
         drop(threads);
-        self.place(thread, Place::default());
+        thread.parking.forget();
+        thread.set_polls_apart(false);
+        self.place(thread, Place::UNKNOWN);
         Some(thread)
     }
 
     /// Takes back the entry of a thread that ends.
     pub(crate) fn dismiss(&self, thread: &Thread) {
         thread.tid.store(0, Release);
-        self.place(thread, Place::default());
+        thread.set_polls_apart(false);
+        self.place(thread, Place::UNKNOWN);
         // Release: the next owner starts where this one has stopped writing.
         thread.taken.store(false, Release);
     }
@@ -572,7 +642,7 @@ impl Registry {
         if place.worker.is_some() {
             self.for_each_thread(|_, other| {
                 if !std::ptr::eq(thread, other) && other.place() == place.pack() {
-                    self.place(other, Place::default());
+                    self.place(other, Place::UNKNOWN);
                 }
             });
         }

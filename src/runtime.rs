@@ -39,6 +39,11 @@ impl Drop for Sentinel {
     }
 }
 
+/// As all inner times are kept.
+pub(crate) fn ns(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// A runtime being watched.
 #[derive(Debug)]
 pub(crate) struct Runtime {
@@ -103,9 +108,17 @@ impl Runtime {
         WorkerSeen {
             parked: parks % 2 == 1,
             parks,
-            busy_ns: u64::try_from(busy.as_nanos()).unwrap_or(u64::MAX),
+            busy_ns: ns(busy),
+            began_ns: None,
             driven: self.is_driven(parks, busy),
         }
+    }
+
+    /// How often its workers have parked and woken in all.
+    pub(crate) fn parks(&self) -> u64 {
+        (0..self.workers())
+            .map(|worker| self.metrics.worker_park_unpark_count(worker))
+            .sum()
     }
 
     /// Whether a worker that tells nothing new is known to be in its loop.

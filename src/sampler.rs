@@ -5,16 +5,21 @@
 //! timers and heal the very lag that was to be measured. It is a signal, not
 //! the detector: while one of several workers is blocked, another runs it.
 
-use std::sync::atomic::AtomicU64;
+use std::future::poll_fn;
+use std::sync::Mutex;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
+use tokio::runtime::RuntimeMetrics;
 use tokio::time::Instant;
 
 use crate::clock::Calibrated;
 use crate::histogram::{Histogram, Recorder, Summary};
 use crate::local;
-use crate::runtime::Sentinel;
+use crate::registry::lock;
+use crate::runtime::{Sentinel, ns};
 
 /// What the sampler has measured, and what it must not count.
 #[derive(Debug)]
@@ -25,6 +30,21 @@ pub(crate) struct Lag {
     gap_start_ns: AtomicU64,
     gap_end_ns: AtomicU64,
     tolerance_ns: u64,
+    rest: Rest,
+}
+
+/// Samples wake a worker, so where nothing else does they are not taken.
+#[derive(Debug, Default)]
+struct Rest {
+    allowed: AtomicBool,
+    resting: Mutex<Option<Resting>>,
+}
+
+#[derive(Debug)]
+struct Resting {
+    task: Waker,
+    /// The watchdog has seen the workers park after the last sample.
+    noticed: bool,
 }
 
 impl Lag {
@@ -36,7 +56,48 @@ impl Lag {
             gap_start_ns: AtomicU64::new(0),
             gap_end_ns: AtomicU64::new(0),
             tolerance_ns,
+            rest: Rest::default(),
         }
+    }
+
+    /// From the watchdog: hooks will tell it when the runtime is at work again.
+    pub(crate) fn may_rest(&self) {
+        self.rest.allowed.store(true, Relaxed);
+    }
+
+    /// From the watchdog, while all workers are parked: whether one has been at work
+    /// since it last looked.
+    ///
+    /// This may wake a worker, which takes over the timers of one that is stuck,
+    /// and so heals the lag: that is why all must be parked.
+    pub(crate) fn resume_if(&self, worked: bool) {
+        let mut resting = lock(&self.rest.resting);
+        match &mut *resting {
+            Some(rest) if !rest.noticed => rest.noticed = true,
+            Some(rest) if worked => {
+                rest.task.wake_by_ref();
+                *resting = None;
+            }
+            _ => {}
+        }
+    }
+
+    /// Waits until the watchdog says that the runtime is at work.
+    async fn rest(&self) {
+        let mut asked = false;
+        poll_fn(|cx| {
+            let mut resting = lock(&self.rest.resting);
+            if asked && resting.is_none() {
+                return Poll::Ready(());
+            }
+            asked = true;
+            *resting = Some(Resting {
+                task: cx.waker().clone(),
+                noticed: false,
+            });
+            Poll::Pending
+        })
+        .await;
     }
 
     pub(crate) fn summary(&self) -> Summary {
@@ -83,14 +144,43 @@ impl Lag {
     }
 }
 
+/// How many samples in a row nothing else may have woken a worker.
+const QUIET_SAMPLES: u32 = 3;
+
+/// How often workers park and wake, together, for a sample: the one that takes it,
+/// one that it wakes to look for more work, and now and then one more.
+const PARKS_OF_A_SAMPLE: u64 = 6;
+
+/// Whether the runtime does nothing but to take samples, or next to nothing.
+#[derive(Debug, Default)]
+struct Quiet {
+    parks: u64,
+    samples: u32,
+}
+
+impl Quiet {
+    /// To be asked at each sample.
+    fn lasts(&mut self, metrics: &RuntimeMetrics) -> bool {
+        let parks = (0..metrics.num_workers())
+            .map(|worker| metrics.worker_park_unpark_count(worker))
+            .sum();
+        let before = std::mem::replace(&mut self.parks, parks);
+        let only_this = parks.saturating_sub(before) <= PARKS_OF_A_SAMPLE;
+        self.samples = if only_this { self.samples + 1 } else { 0 };
+        self.samples >= QUIET_SAMPLES
+    }
+}
+
 /// The task; `sentinel` tells when the runtime drops it.
 pub(crate) async fn sample(
     lag: std::sync::Arc<Lag>,
     clock: &'static Calibrated,
     period: Duration,
+    metrics: RuntimeMetrics,
     sentinel: Sentinel,
 ) {
-    let period_ns = u64::try_from(period.as_nanos()).unwrap_or(u64::MAX);
+    let period_ns = ns(period);
+    let mut quiet = Quiet::default();
     loop {
         let due = Instant::now() + period;
         let asked_ns = clock.now_ns();
@@ -103,6 +193,9 @@ pub(crate) async fn sample(
             break;
         }
         lag.record(asked_ns.saturating_add(period_ns), now_ns, period_ns);
+        if lag.rest.allowed.load(Relaxed) && quiet.lasts(&metrics) {
+            lag.rest().await;
+        }
     }
     wait_for_the_end(sentinel).await;
 }

@@ -7,10 +7,10 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,7 @@ use crate::error::Error;
 use crate::events::Emitter;
 use crate::explained::Explained;
 use crate::limit::{RateLimit, Verdict};
+use crate::registry::lock;
 use crate::stall::{Phase, Stack, StallEvent, StallId};
 
 const THREAD_NAME: &str = "stallscope-tell";
@@ -88,7 +89,8 @@ impl Queue {
 /// Waits for the thread's end.
 #[derive(Debug)]
 pub(crate) struct Ending {
-    over: Receiver<()>,
+    // Within a lock, so that a watchdog can be shared by threads.
+    over: Mutex<Receiver<()>>,
     thread: ThreadId,
 }
 
@@ -97,7 +99,7 @@ impl Ending {
     pub(crate) fn wait(&self, at_most: Duration) {
         // A callback that drops the watchdog must not wait for itself.
         if std::thread::current().id() != self.thread {
-            match self.over.recv_timeout(at_most) {
+            match lock(&self.over).recv_timeout(at_most) {
                 Ok(()) | Err(RecvTimeoutError::Disconnected | RecvTimeoutError::Timeout) => {}
             }
         }
@@ -144,7 +146,7 @@ pub(crate) fn start(
         })
         .map_err(|source| Error::thread(THREAD_NAME, source))?;
     let ending = Ending {
-        over,
+        over: Mutex::new(over),
         thread: thread.thread().id(),
     };
     Ok((Queue { sender, telling }, ending))

@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 
 use crate::audit::{self, Inherited};
 use crate::clock;
+use crate::idle;
 use crate::local;
 use crate::registry::{LabelId, RuntimeId, TIMED, Tag, Thread, Timing, registry, runtime_in};
 use crate::slot::Stamp;
@@ -94,6 +95,10 @@ impl Watch {
     fn get_to_know(&mut self, thread: &Thread) {
         let place = local::place_here();
         registry().claim(thread, place);
+        thread.set_polls_apart(place.worker.is_none());
+        if place.worker.is_none() {
+            idle::wake(place.runtime);
+        }
         if self.runtime == RuntimeId::NEVER {
             self.task = local::task_id();
             self.span = tracing::Span::current().id().map_or(0, |id| id.into_u64());

@@ -28,6 +28,11 @@ impl Age {
         }
     }
 
+    /// Some of the age so far was waiting for a CPU, or a gap.
+    pub(crate) fn excuse(&mut self, ns: u64) {
+        self.excused_ns = self.excused_ns.max(ns);
+    }
+
     /// One tick later: the watchdog's gap in it, and what the thread has done.
     pub(crate) fn advance(&mut self, now_ns: u64, gap_ns: u64, times: Option<ThreadTimes>) {
         let before_ns = self.waiting_ns();

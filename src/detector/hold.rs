@@ -47,7 +47,8 @@ impl PollHold {
 #[derive(Clone, Debug)]
 pub(crate) struct TurnHold {
     pub(crate) worker: WorkerSeen,
-    /// From the first tick that saw it, so at most one tick too young.
+    /// From its beginning where that is known, else from the first tick that saw it,
+    /// and so at most one tick too young.
     pub(crate) age: Age,
     /// The last tick that did not see it.
     after_ns: u64,
@@ -58,12 +59,27 @@ pub(crate) struct TurnHold {
 }
 
 impl TurnHold {
-    pub(crate) const fn new(worker: WorkerSeen, now_ns: u64, after_ns: u64, rest: bool) -> Self {
+    /// `wait_ns`: how long its thread has waited for a CPU since the last tick.
+    pub(crate) fn new(
+        worker: WorkerSeen,
+        at: &Observation,
+        after_ns: u64,
+        rest: bool,
+        wait_ns: Option<u64>,
+    ) -> Self {
+        // Without the wait, what came before this tick may all have been one.
+        let began_ns = worker.began_ns.filter(|_| wait_ns.is_some() && !rest);
+        let since_ns = began_ns
+            .map_or(at.now_ns, |began_ns| began_ns.max(after_ns))
+            .min(at.now_ns);
+        let lasted_ns = at.now_ns - since_ns;
+        let mut age = Age::new(since_ns, at.gap_ns.min(lasted_ns));
+        age.excuse(wait_ns.unwrap_or(0).min(lasted_ns));
         TurnHold {
             worker,
-            age: Age::new(now_ns, 0),
-            after_ns,
-            last_ns: now_ns,
+            age,
+            after_ns: began_ns.map_or(after_ns, |_| since_ns),
+            last_ns: at.now_ns,
             rest,
         }
     }

@@ -93,6 +93,11 @@ impl Detector {
             })
     }
 
+    /// Whether nothing was in progress at the last tick.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.units.is_empty()
+    }
+
     /// The age of the turn in progress on a unit.
     pub(crate) fn turn_ns(&self, unit: Unit) -> Option<u64> {
         let held = self.units.iter().find(|held| held.unit == unit)?;
@@ -304,7 +309,13 @@ impl Detector {
             let before = turn_over.take_if(|_| same && !left);
             held.turn = Some(match before {
                 Some(hold) => hold.advance(worker, seen, times),
-                None => TurnHold::new(worker, seen.now_ns, self.last_ns, left),
+                None => {
+                    let wait_ns = match held.unit {
+                        Unit::Worker(index) => seen.waits_ns.get(index).copied().flatten(),
+                        Unit::Thread(_) => None,
+                    };
+                    TurnHold::new(worker, seen, self.last_ns, left, wait_ns)
+                }
             });
         }
         (poll_over, turn_over)

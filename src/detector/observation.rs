@@ -88,6 +88,8 @@ pub(crate) struct WorkerSeen {
     pub(crate) parks: u64,
     /// Grows whenever the worker tells of a turn of its loop.
     pub(crate) busy_ns: u64,
+    /// When the turn in progress began, where that is known.
+    pub(crate) began_ns: Option<u64>,
     /// Whether somebody is known to be running this worker's loop.
     pub(crate) driven: bool,
 }
@@ -118,4 +120,14 @@ pub(crate) struct Observation {
     pub(crate) finished: Vec<FinishedSeen>,
     /// Of the threads that hold what was in progress at the last tick.
     pub(crate) times: Vec<(Unit, ThreadTimes)>,
+    /// By worker: how long its thread has waited for a CPU since the last tick, of
+    /// those that held nothing then; where that is known.
+    pub(crate) waits_ns: Vec<Option<u64>>,
+}
+
+impl Observation {
+    /// How often all workers have parked and woken.
+    pub(crate) fn parks(&self) -> u64 {
+        self.workers.iter().map(|worker| worker.parks).sum()
+    }
 }

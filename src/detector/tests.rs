@@ -34,8 +34,8 @@ impl World {
         let parked = WorkerSeen {
             parked: true,
             parks: 1,
-            busy_ns: 0,
             driven: true,
+            ..WorkerSeen::default()
         };
         World {
             detector: detector(),
@@ -169,6 +169,55 @@ fn a_turn_is_told_started_escalated_and_ended_once_each() {
     );
     assert_eq!(world.ids(), [1; 5]);
     assert!(world.told.iter().all(|told| told.unit == Unit::Worker(1)));
+}
+
+/// One look after 15 ms of idleness, at a turn that began 3 ms after the last.
+fn dated(wait_ms: Option<u64>) -> World {
+    let mut world = World::new(1);
+    world.look(0);
+    world.wake(0);
+    world.seen.workers[0].began_ns = Some(3 * MS);
+    world.seen.waits_ns = vec![wait_ms.map(|wait_ms| wait_ms * MS)];
+    world.look(15);
+    world.seen.waits_ns.clear();
+    world
+}
+
+#[test]
+fn a_turn_counts_from_when_the_hook_has_told_that_it_began() {
+    let mut world = dated(Some(0));
+    assert_eq!(world.detector.next_ns(), Some(23 * MS));
+    world.look(23);
+    world.look_through(28, 58);
+    world.park(0, 57); // from 3 to 60 ms
+    world.look(63);
+    use StallKind::Turn;
+    assert_eq!(
+        world.lines,
+        [
+            (23, Started, Monitor, Turn, 20),
+            (63, Ended, Monitor, Turn, 57)
+        ]
+    );
+    assert_eq!(world.told[1].start_ns, 3 * MS);
+}
+
+#[test]
+fn what_it_has_waited_for_a_cpu_before_it_was_seen_does_not_count() {
+    let mut world = dated(Some(9));
+    world.look(23);
+    assert_eq!(world.lines, []);
+    world.look(32);
+    assert_eq!(world.lines.len(), 1);
+}
+
+#[test]
+fn without_its_wait_it_counts_from_when_it_is_seen() {
+    let mut world = dated(None);
+    world.look(34);
+    assert_eq!(world.lines, []);
+    world.look(35);
+    assert_eq!(world.lines.len(), 1);
 }
 
 #[test]

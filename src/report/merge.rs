@@ -163,6 +163,7 @@ impl Health {
             ongoing: in_order(&self.ongoing, &other.ongoing),
             runtime_gone: self.runtime_gone || other.runtime_gone,
             last_tick_ns: self.last_tick_ns.max(other.last_tick_ns),
+            asleep: self.asleep && other.asleep,
             tick_ns: self.tick_ns.max(other.tick_ns),
             alive_tasks: self.alive_tasks + other.alive_tasks,
             global_queue_depth: self.global_queue_depth + other.global_queue_depth,

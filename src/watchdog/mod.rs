@@ -30,7 +30,7 @@ use crate::os::Capturer;
 use crate::registry::{LabelId, TimingWish, lock, registry};
 use crate::report::{self, Report, SCHEMA_VERSION, TaskPolls};
 use crate::rollcall;
-use crate::runtime::{Gone, Runtime};
+use crate::runtime::{Gone, Runtime, ns};
 use crate::sampler::{self, Lag};
 use crate::teller::{self, Ending, Message, Telling};
 
@@ -46,6 +46,8 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub(crate) struct Shared {
     stop: AtomicBool,
+    /// All workers are parked, and it sleeps until one wakes.
+    asleep: AtomicBool,
     tick_ns: u64,
     /// A watchdog that is later than this has stood still.
     tolerance_ns: u64,
@@ -92,8 +94,9 @@ impl Shared {
 ///
 /// # Cost
 /// One of its threads wakes up once a tick, for some microseconds; the others
-/// when there is a stall. Starting
-/// calibrates the clock once a process: 1 ms as a rule, 200 ms at worst.
+/// when there is a stall. With [`Builder::install`] it looks less often while
+/// workers come and go, and while all are parked for a while, neither the thread
+/// nor the task wakes at all. Starting calibrates the clock once a process: 1 ms as a rule, 200 ms at worst.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), stallscope::Error> {
@@ -136,12 +139,12 @@ impl Watchdog {
     fn launch(settings: &Builder, handle: &Handle) -> Result<Self, Error> {
         let clock = clock::calibrate();
         let tick = settings.tick_or_default();
-        let ns = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         // Less than a tick late is a busy machine; and a gap as long as half the
         // lowest threshold could make a stall of what is none.
         let tolerance_ns = ns(tick.max(settings.thresholds.monitor / 2));
         let shared = Arc::new(Shared {
             stop: AtomicBool::new(false),
+            asleep: AtomicBool::new(false),
             tick_ns: ns(tick),
             tolerance_ns,
             ticked_ns: AtomicU64::new(clock.now_ns()),
@@ -199,7 +202,10 @@ impl Watchdog {
         let sentinel = gone.sentinel();
         let lag = Arc::clone(&shared.lag);
         let task = match settings.lag_period {
-            Some(period) => handle.spawn(sampler::sample(lag, clock, period, sentinel)),
+            Some(period) => {
+                let metrics = handle.metrics();
+                handle.spawn(sampler::sample(lag, clock, period, metrics, sentinel))
+            }
             None => handle.spawn(sampler::wait_for_the_end(sentinel)),
         };
         let runtime = Runtime::new(handle, gone);
@@ -286,6 +292,7 @@ impl Watchdog {
             ongoing: ledger.ongoing().to_vec(),
             runtime_gone: self.runtime.is_gone(),
             last_tick_ns: self.clock.now_ns().saturating_sub(ticked_ns),
+            asleep: self.shared.asleep.load(Relaxed),
             tick_ns: self.shared.tick_ns,
             alive_tasks: self.runtime.alive_tasks(),
             global_queue_depth: self.runtime.global_queue_depth(),

@@ -22,7 +22,13 @@ pub(crate) struct Observer {
     driven: Arc<Driven>,
     /// Kept open, by the number of the thread's entry.
     probes: HashMap<usize, ThreadProbe>,
+    /// By worker: the thread whose hooks tell of it, and how long that had waited
+    /// for a CPU at the last tick, where it held nothing.
+    hooked: Vec<Option<(usize, Option<u64>)>>,
 }
+
+/// Of more workers it would cost too much to ask each thread at each tick.
+const MANY_WORKERS: usize = 16;
 
 impl Observer {
     pub(crate) fn new(clock: &'static Calibrated, runtime: Runtime, driven: Arc<Driven>) -> Self {
@@ -31,6 +37,7 @@ impl Observer {
             runtime,
             driven,
             probes: HashMap::new(),
+            hooked: Vec::new(),
         }
     }
 
@@ -41,6 +48,7 @@ impl Observer {
         // when its worker's counters were read, so they are those of that poll.
         self.runtime.look(&mut seen.workers);
         self.look_at_threads(detector, seen);
+        self.look_at_hooked(detector, seen);
         seen.now_ns = self.clock.now_ns();
         if !self.is_multi_thread() {
             for worker in &mut seen.workers {
@@ -111,12 +119,94 @@ impl Observer {
         }
     }
 
-    /// The thread that runs a worker, if exactly one says so.
-    fn thread_of(&self, worker: usize) -> Option<usize> {
-        let place = Place {
+    /// When the turns in progress began, and how long the threads of those that are
+    /// new have waited for a CPU.
+    fn look_at_hooked(&mut self, detector: &Detector, seen: &mut Observation) {
+        seen.waits_ns.clear();
+        if seen.workers.len() > MANY_WORKERS {
+            return;
+        }
+        self.hooked.resize(seen.workers.len(), None);
+        for index in 0..seen.workers.len() {
+            let before = self.hooked.get(index).copied().flatten();
+            let number = match before {
+                Some((number, _)) if self.is_hooked(number, index) => Some(number),
+                _ => self
+                    .thread_of(index)
+                    .filter(|number| self.is_hooked(*number, index)),
+            };
+            let held = detector
+                .holds()
+                .any(|(unit, _)| unit == Unit::Worker(index));
+            let wait_ns = number
+                .filter(|_| !held)
+                .and_then(|number| self.probe(number)?.wait_ns());
+            let waited_ns = before
+                .filter(|(thread, _)| Some(*thread) == number)
+                .and_then(|(_, wait_ns)| wait_ns)
+                .zip(wait_ns)
+                .map(|(before_ns, now_ns)| now_ns.saturating_sub(before_ns));
+            seen.waits_ns.push(waited_ns);
+            if let Some(hooked) = self.hooked.get_mut(index) {
+                *hooked = number.map(|number| (number, wait_ns));
+            }
+            if let Some(worker) = seen.workers.get_mut(index)
+                && let Some(thread) = number.and_then(|number| registry().thread(number))
+            {
+                let since = thread.parking().awake_since(worker.busy_ns);
+                worker.began_ns = since.map(|since| self.clock.ns_of(since));
+            }
+        }
+    }
+
+    /// Whether this thread runs this worker, and hooks are called on it.
+    fn is_hooked(&self, number: usize, worker: usize) -> bool {
+        let place = self.place_of(worker).pack();
+        registry()
+            .thread(number)
+            .is_some_and(|thread| thread.place() == place && thread.parking().is_hooked())
+    }
+
+    /// Whether the hooks of parking will tell when the next turn begins, nothing is
+    /// in progress, and no watched future can be polled unless one begins.
+    pub(crate) fn is_idle(&self, seen: &Observation) -> bool {
+        !self.hooked.is_empty()
+            && self.hooked.len() == seen.workers.len()
+            && self.hooked.iter().all(Option::is_some)
+            && seen.workers.iter().all(|worker| worker.parked)
+            && seen.polls.is_empty()
+            && !self.polls_apart()
+    }
+
+    fn polls_apart(&self) -> bool {
+        let mut apart = false;
+        registry().for_each_thread(|_, thread| {
+            let runtime = Place::unpack(thread.place()).runtime;
+            apart |= thread.polls_apart()
+                && (runtime == self.runtime.id() || runtime == RuntimeId::default());
+        });
+        apart
+    }
+
+    /// Whether a worker has woken, or some thread polls apart, since `seen`.
+    pub(crate) fn is_still_idle(&self, seen: &Observation) -> bool {
+        self.runtime.parks() == seen.parks() && !self.polls_apart()
+    }
+
+    pub(crate) const fn runtime(&self) -> RuntimeId {
+        self.runtime.id()
+    }
+
+    fn place_of(&self, worker: usize) -> Place {
+        Place {
             runtime: self.runtime.id(),
             worker: u16::try_from(worker).ok(),
-        };
+        }
+    }
+
+    /// The thread that runs a worker, if exactly one says so.
+    fn thread_of(&self, worker: usize) -> Option<usize> {
+        let place = self.place_of(worker);
         let mut found = None;
         let mut several = false;
         registry().for_each_thread(|number, thread: &'static Thread| {

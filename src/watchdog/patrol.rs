@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::clock::Calibrated;
 use crate::detector::{Detector, Observation, Told, Unit};
 use crate::driven::Driven;
+use crate::idle::Sleep;
 use crate::os;
 use crate::registry::registry;
 use crate::report;
@@ -18,6 +19,25 @@ use crate::watchdog::observe::Observer;
 
 /// How soon the next tick may follow, whatever is due.
 const SHORTEST_WAIT_NS: u64 = 20_000;
+
+/// At how many looks nothing may have happened before it sleeps without a timer:
+/// each time a worker has to wake it, which costs that worker a system call.
+const CALM_LOOKS: u32 = 3;
+
+/// For how long nothing has happened.
+#[derive(Debug, Default)]
+struct Calm {
+    parks: u64,
+    looks: u32,
+}
+
+/// When to look next.
+#[derive(Debug)]
+enum Rest {
+    Until(u64),
+    /// The hooks of parking will tell when there is something to see.
+    UntilWoken,
+}
 
 /// What the thread works with.
 #[derive(Debug)]
@@ -38,6 +58,7 @@ impl Patrol {
         let mut seen = Observation::default();
         let mut told = Vec::new();
         let mut planned_ns = None;
+        let mut calm = Calm::default();
         // What this thread has spent on work, and on waiting for a CPU.
         let busy_ns = || {
             let (usage, _) = os::usage();
@@ -61,12 +82,24 @@ impl Patrol {
 
             // Time spent on captures is not time in which the watchdog stood still.
             let spent_ns = self.inquiry.take_spent_ns();
-            let next_ns = self.next_ns(seen.now_ns).max(seen.now_ns + spent_ns);
-            planned_ns = Some(next_ns);
-            self.shared.lag.plan(next_ns);
-            if self.wait_until(next_ns) {
+            let rest = self.rest(&seen, &mut calm);
+            let stopped = match rest {
+                Rest::Until(next_ns) => {
+                    let next_ns = next_ns.max(seen.now_ns + spent_ns);
+                    planned_ns = Some(next_ns);
+                    self.shared.lag.plan(next_ns);
+                    self.wait_until(next_ns)
+                }
+                Rest::UntilWoken => {
+                    planned_ns = None;
+                    self.shared.lag.plan(u64::MAX);
+                    self.sleep(&seen)
+                }
+            };
+            if stopped {
                 break;
             }
+            was_busy_ns = busy_ns();
         }
         self.detector.stop(self.clock.now_ns(), &mut told);
         self.tell(&mut told, &seen);
@@ -86,6 +119,45 @@ impl Patrol {
             self.inquiry
                 .ask_whether_driven(driven, worker, age_ns, &mut self.observer);
         }
+    }
+
+    /// How long to rest after this look.
+    ///
+    /// While workers come and go the next look may wait for what takes longest to
+    /// be a stall: one that begins at once, and has its beginning told by the hooks.
+    fn rest(&self, seen: &Observation, calm: &mut Calm) -> Rest {
+        let moved = std::mem::replace(&mut calm.parks, seen.parks()) != seen.parks();
+        if !self.observer.is_idle(seen) || !self.detector.is_idle() {
+            calm.looks = 0;
+            return Rest::Until(self.next_ns(seen.now_ns));
+        }
+        self.shared.lag.may_rest();
+        calm.looks = if moved { 0 } else { calm.looks + 1 };
+        self.shared.lag.resume_if(moved);
+        if calm.looks >= CALM_LOOKS {
+            return Rest::UntilWoken;
+        }
+        let dated = seen.waits_ns.iter().all(Option::is_some);
+        if dated {
+            let late_ns = self.monitor_ns.saturating_add(self.shared.tick_ns / 2);
+            Rest::Until(seen.now_ns.saturating_add(late_ns))
+        } else {
+            Rest::Until(self.next_ns(seen.now_ns))
+        }
+    }
+
+    /// Sleeps until a worker wakes; true if it is time to stop.
+    fn sleep(&self, seen: &Observation) -> bool {
+        self.shared.asleep.store(true, Relaxed);
+        let sleep = Sleep::begin(self.observer.runtime());
+        let stopped = || self.shared.stop.load(Acquire);
+        if self.observer.is_still_idle(seen) {
+            while !sleep.is_over() && !stopped() {
+                std::thread::park();
+            }
+        }
+        self.shared.asleep.store(false, Relaxed);
+        stopped()
     }
 
     fn next_ns(&self, now_ns: u64) -> u64 {

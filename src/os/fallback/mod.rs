@@ -58,6 +58,10 @@ impl ThreadProbe {
         match self.0 {}
     }
 
+    pub(crate) const fn wait_ns(&self) -> Option<u64> {
+        match self.0 {}
+    }
+
     pub(crate) const fn activity(&self) -> Option<Activity> {
         match self.0 {}
     }

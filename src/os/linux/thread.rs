@@ -62,6 +62,11 @@ impl ThreadProbe {
         })
     }
 
+    /// How long the thread has waited for a CPU in all.
+    pub(crate) fn wait_ns(&self) -> Option<u64> {
+        wait_ns(&self.schedstat)
+    }
+
     /// What the thread is doing; looks so often, some 10 us each, until it is asleep.
     pub(crate) fn doing(&self, looks: usize) -> Option<Doing> {
         let position = Position::asleep_within(looks, self.syscall.as_ref()?).ok()?;
