@@ -6,6 +6,7 @@ use tracing::dispatcher::Dispatch;
 use tracing::span::Id;
 use tracing::subscriber::NoSubscriber;
 
+use crate::live::LiveTask;
 use crate::severity::Severity;
 use crate::stall::{Frame, Stack, StallEvent, Task};
 
@@ -83,6 +84,23 @@ impl Emitter {
                 culprit,
                 suppressed,
                 "{suppressed} more stalls of {culprit} were not told"
+            );
+        });
+    }
+
+    /// Tells of a tracked future that was not woken for too long.
+    pub(crate) fn emit_stuck(&self, task: &LiveTask) {
+        self.within(|| {
+            tracing::event!(
+                target: "stallscope",
+                tracing::Level::WARN,
+                task = task.name(),
+                task_id = task.id(),
+                location = task.location().map(tracing::field::display),
+                state = %task.state(),
+                waiting_ms = task.since().as_secs_f64() * 1e3,
+                polls = task.polls(),
+                "stuck: {task}"
             );
         });
     }

@@ -35,6 +35,8 @@ pub struct Health {
     pub(crate) no_stacks: Option<String>,
     pub(crate) suppressed: u64,
     pub(crate) folded_names: u64,
+    #[serde(default)]
+    pub(crate) untracked: u64,
     pub(crate) unwatched_threads: u64,
 }
 
@@ -132,6 +134,11 @@ impl Health {
     /// Futures that are called `other` because the process has too many names.
     pub const fn folded_names(&self) -> u64 {
         self.folded_names
+    }
+
+    /// Futures that were not [tracked](crate::Watched::tracked) because there are too many.
+    pub const fn untracked(&self) -> u64 {
+        self.untracked
     }
 
     /// Threads whose polls are not seen because there are too many.

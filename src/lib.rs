@@ -28,6 +28,7 @@
 //! | a future's polls are published and timed | [`WatchExt::watched`], [`spawn`], [`spawn_named`] |
 //! | a runtime is watched | [`Watchdog`], [`Builder`], [`PollTiming`] |
 //! | a runtime's threads are known from the start | [`Builder::install`], [`hooks`] |
+//! | a future is tracked between its polls | [`Watched::tracked`], [`Watchdog::tasks`], [`LiveTask`] |
 //! | what is told | [`StallEvent`], [`Stall`], [`Severity`], [`Thresholds`] |
 //! | what is summed up | [`Report`], [`Hotspot`], [`Advice`], [`Health`], [`Summary`] |
 //! | a future is tested | [`assert_no_stalls!`], [`assert_no_blocking!`], [`audit()`], [`Audit`], [`allow_blocking`], [`self_test`] |
@@ -54,6 +55,7 @@ pub mod hooks;
 mod idle;
 mod ledger;
 mod limit;
+mod live;
 mod local;
 mod os;
 mod registry;
@@ -70,6 +72,7 @@ mod sync;
 #[cfg(tokio_unstable)]
 mod tasks;
 mod teller;
+mod track;
 mod trim;
 mod watchdog;
 mod watched;
@@ -85,6 +88,7 @@ pub use blocking::{Allowed, Blocking, Detection};
 pub use error::Error;
 pub use health::Health;
 pub use histogram::Summary;
+pub use live::{LiveTask, TaskState};
 pub use report::{Confidence, Fingerprint, Hotspot, Origin, Report, SeverityCounts, TaskPolls};
 pub use severity::{Severity, Thresholds};
 pub use stall::{

@@ -204,6 +204,8 @@ impl Parking {
 pub(crate) struct Thread {
     pub(crate) slot: Slot,
     recorders: [OnceLock<Box<Recorder>>; MAX_LABELS],
+    /// How long tracked futures waited from being woken to being polled.
+    delays: OnceLock<Box<[OnceLock<Box<Recorder>>; MAX_LABELS]>>,
     /// [`key`]; written with `place`, and where a watchdog starts or stops.
     key: AtomicU64,
     /// [`Place`], packed; set by the thread itself, or by the one that has taken
@@ -285,6 +287,7 @@ impl Thread {
         Thread {
             slot: Slot::new(),
             recorders: [const { OnceLock::new() }; MAX_LABELS],
+            delays: OnceLock::new(),
             key: AtomicU64::new(0),
             place: AtomicU64::new(0),
             #[cfg(tokio_unstable)]
@@ -303,6 +306,15 @@ impl Thread {
     /// Owner only: the recorder of one label.
     pub(crate) fn recorder(&self, label: LabelId) -> &Recorder {
         self.recorder_cell(label).get_or_init(new_recorder)
+    }
+
+    /// Polling thread only: of how long tracked futures of one label waited to be
+    /// polled, once woken.
+    pub(crate) fn delay_recorder(&self, label: LabelId) -> &Recorder {
+        let delays = self
+            .delays
+            .get_or_init(|| Box::new([const { OnceLock::new() }; MAX_LABELS]));
+        delays[label.index() % MAX_LABELS].get_or_init(new_recorder)
     }
 
     /// The recorder of one label, if there is one already.
@@ -428,19 +440,29 @@ struct Labels {
 pub(crate) struct Registry {
     timing: AtomicU32,
     watched: AtomicBool,
+    tracked: AtomicBool,
     wishes: Mutex<Wishes>,
     labels: OnceLock<RwLock<Labels>>,
     folded_labels: AtomicU64,
     threads: RwLock<Vec<&'static Thread>>,
     refused_threads: AtomicU64,
     stalls: AtomicU64,
+    untracked: AtomicU64,
 }
 
 /// What the running watchdogs ask of polls; the most demanding wins.
 #[derive(Debug)]
 struct Wishes {
     next: u64,
-    list: Vec<(u64, Timing)>,
+    list: Vec<(u64, Wish)>,
+}
+
+/// What one watchdog asks of polls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Wish {
+    pub(crate) timing: Timing,
+    /// Whether all watched futures are to be tracked that begin from now on.
+    pub(crate) track: bool,
 }
 
 static REGISTRY: Registry = Registry::new();
@@ -457,11 +479,11 @@ pub(crate) fn registry() -> &'static Registry {
     &REGISTRY
 }
 
-/// A watchdog's wish for timed polls; withdrawn at drop.
+/// A watchdog's wish; withdrawn at drop.
 #[derive(Debug)]
-pub(crate) struct TimingWish(u64);
+pub(crate) struct Wished(u64);
 
-impl Drop for TimingWish {
+impl Drop for Wished {
     fn drop(&mut self) {
         let mut wishes = lock(&REGISTRY.wishes);
         wishes.list.retain(|(id, _)| *id != self.0);
@@ -474,6 +496,7 @@ impl Registry {
         Registry {
             timing: AtomicU32::new(Timing::NONE.0),
             watched: AtomicBool::new(false),
+            tracked: AtomicBool::new(false),
             wishes: Mutex::new(Wishes {
                 next: 0,
                 list: Vec::new(),
@@ -483,6 +506,7 @@ impl Registry {
             threads: RwLock::new(Vec::new()),
             refused_threads: AtomicU64::new(0),
             stalls: AtomicU64::new(0),
+            untracked: AtomicU64::new(0),
         }
     }
 
@@ -490,20 +514,22 @@ impl Registry {
         Timing(self.timing.load(Relaxed))
     }
 
-    /// Asks for timed polls for as long as the result lives.
-    pub(crate) fn wish(&self, timing: Timing) -> TimingWish {
+    /// Asks for this for as long as the result lives.
+    pub(crate) fn wish(&self, wish: Wish) -> Wished {
         let mut wishes = lock(&self.wishes);
         wishes.next += 1;
         let id = wishes.next;
-        wishes.list.push((id, timing));
+        wishes.list.push((id, wish));
         self.grant(&wishes);
-        TimingWish(id)
+        Wished(id)
     }
 
     fn grant(&self, wishes: &Wishes) {
-        let timings = wishes.list.iter().map(|(_, timing)| *timing);
+        let timings = wishes.list.iter().map(|(_, wish)| wish.timing);
         let timing = timings.min_by_key(|timing| timing.rank());
         self.watched.store(timing.is_some(), Relaxed);
+        let track = wishes.list.iter().any(|(_, wish)| wish.track);
+        self.tracked.store(track, Relaxed);
         let timing = timing.unwrap_or(Timing::NONE);
         self.timing.store(timing.0, Relaxed);
         self.for_each_thread(|_, thread| thread.set(Place::unpack(thread.place()), timing));
@@ -512,6 +538,11 @@ impl Registry {
     /// Whether there is a watchdog, whatever it wishes.
     pub(crate) fn is_watched(&self) -> bool {
         self.watched.load(Relaxed)
+    }
+
+    /// Whether all watched futures are to be tracked.
+    pub(crate) fn tracks_all(&self) -> bool {
+        self.tracked.load(Relaxed)
     }
 
     fn labels(&self) -> &RwLock<Labels> {
@@ -659,15 +690,38 @@ impl Registry {
     /// What all threads have counted, by label; labels without a poll are left out.
     pub(crate) fn polls_by_label(&self) -> HashMap<LabelId, Histogram> {
         let mut merged = HashMap::new();
+        self.for_each_thread(|_, thread| add_all(&thread.recorders, &mut merged));
+        merged
+    }
+
+    /// How long tracked futures waited to be polled, by label.
+    pub(crate) fn delays_by_label(&self) -> HashMap<LabelId, Histogram> {
+        let mut merged = HashMap::new();
         self.for_each_thread(|_, thread| {
-            for (id, recorder) in (0..).zip(thread.recorders.iter()) {
-                if let Some(recorder) = recorder.get() {
-                    let histogram = merged.entry(LabelId(id)).or_insert_with(Histogram::new);
-                    recorder.add_to(histogram);
-                }
+            if let Some(delays) = thread.delays.get() {
+                add_all(&delays[..], &mut merged);
             }
         });
         merged
+    }
+
+    /// One future more is not tracked because there are too many.
+    pub(crate) fn refuse_tracking(&self) {
+        self.untracked.fetch_add(1, Relaxed);
+    }
+
+    /// How many futures were not tracked because there were too many.
+    pub(crate) fn untracked(&self) -> u64 {
+        self.untracked.load(Relaxed)
+    }
+}
+
+fn add_all(recorders: &[OnceLock<Box<Recorder>>], merged: &mut HashMap<LabelId, Histogram>) {
+    for (id, recorder) in (0..).zip(recorders) {
+        if let Some(recorder) = recorder.get() {
+            let histogram = merged.entry(LabelId(id)).or_insert_with(Histogram::new);
+            recorder.add_to(histogram);
+        }
     }
 }
 
@@ -715,7 +769,10 @@ mod tests {
             (Timing::EACH, Timing::EACH),
             (Timing::NONE, Timing::EACH),
         ] {
-            std::mem::forget(registry.wish(timing));
+            std::mem::forget(registry.wish(Wish {
+                timing,
+                track: false,
+            }));
             assert_eq!(registry.timing(), granted);
             registry.place(&thread, place);
             assert_eq!(thread.place(), place.pack());

@@ -19,6 +19,7 @@ use crate::error::Error;
 use crate::events::Emitter;
 use crate::explained::Explained;
 use crate::limit::{RateLimit, Verdict};
+use crate::live::LiveTask;
 use crate::registry::lock;
 use crate::stall::{Phase, Stack, StallEvent, StallId};
 
@@ -42,7 +43,9 @@ pub(crate) enum Message {
     Event(Box<Untold>),
     /// One that an event was sent to wait for.
     Stack(StallId, Option<Arc<Stack>>),
-    /// Why there are none.
+    /// A tracked future that was not woken for too long.
+    Stuck(Box<LiveTask>),
+    /// Why there are no stacks.
     NoStacks(String),
     /// The last: what still waits for its stack waits no longer.
     Stop,
@@ -165,6 +168,7 @@ impl Teller {
             match message {
                 Ok(Message::Event(untold)) => self.hear(*untold),
                 Ok(Message::Stack(id, stack)) => self.explained.arrived(id, stack),
+                Ok(Message::Stuck(task)) => self.emit(|emitter| emitter.emit_stuck(&task)),
                 Ok(Message::NoStacks(reason)) => {
                     self.emit(|emitter| emitter.emit_no_stacks(&reason));
                 }

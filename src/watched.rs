@@ -6,7 +6,7 @@ use std::future::Future;
 use std::mem::MaybeUninit;
 use std::panic::Location;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use pin_project_lite::pin_project;
 use tokio::task::JoinHandle;
@@ -17,6 +17,7 @@ use crate::idle;
 use crate::local;
 use crate::registry::{LabelId, RuntimeId, TIMED, Tag, Thread, Timing, registry, runtime_in};
 use crate::slot::Stamp;
+use crate::track::Tracking;
 use crate::watchdog::PollTiming;
 
 pin_project! {
@@ -29,7 +30,7 @@ pin_project! {
     ///
     /// # Cost
     /// A few nanoseconds a poll, no allocation, no lock, no system call; the
-    /// first poll, and the first of a name on a thread, do more once. 40 bytes.
+    /// first poll, and the first of a name on a thread, do more once. 56 bytes.
     #[must_use = "futures do nothing unless polled"]
     pub struct Watched<F> {
         #[pin]
@@ -59,6 +60,15 @@ pub(crate) struct Watch {
     runtime: RuntimeId,
     /// `None` where the watchdogs' wish holds.
     timing: Option<Timing>,
+    track: Track,
+}
+
+#[derive(Debug)]
+enum Track {
+    /// If a watchdog asks for it.
+    IfAsked,
+    Yes,
+    Tracked(Box<Tracking>),
 }
 
 impl Watch {
@@ -69,6 +79,7 @@ impl Watch {
             span: 0,
             runtime: RuntimeId::NEVER,
             timing: None,
+            track: Track::IfAsked,
         };
         watch.set_shortcut(RuntimeId::NEVER);
         watch
@@ -104,8 +115,27 @@ impl Watch {
             self.span = tracing::Span::current().id().map_or(0, |id| id.into_u64());
         }
         self.runtime = place.runtime;
-        if self.span == 0 && self.timing.is_none() {
+        self.begin_tracking();
+        if self.span == 0 && self.timing.is_none() && self.tracking().is_none() {
             self.set_shortcut(self.runtime);
+        }
+    }
+
+    fn begin_tracking(&mut self) {
+        let asked = match self.track {
+            Track::IfAsked => registry().tracks_all(),
+            Track::Yes => registry().is_watched(),
+            Track::Tracked(_) => false,
+        };
+        if asked && let Some(tracking) = Tracking::begin(self.label(), self.runtime, self.task) {
+            self.track = Track::Tracked(tracking);
+        }
+    }
+
+    fn tracking(&self) -> Option<&Tracking> {
+        match &self.track {
+            Track::Tracked(tracking) => Some(tracking),
+            Track::IfAsked | Track::Yes => None,
         }
     }
 }
@@ -145,6 +175,38 @@ impl<F> Watched<F> {
     }
 }
 
+impl<F> Watched<F> {
+    /// Tracks what it does between its polls, while there is a watchdog: how long it
+    /// waits to be polled once woken, and who could wake it.
+    ///
+    /// [`Watchdog::tasks`](crate::Watchdog::tasks) then shows it, a report has its
+    /// [scheduling delays](crate::TaskPolls::delays), and it can be told when it is
+    /// [stuck](crate::Builder::stuck_after). [`Builder::track`](crate::Builder::track)
+    /// is for all watched futures.
+    ///
+    /// # Cost
+    /// Some 200 bytes, and at each poll two readings of the clock and a lock that
+    /// nobody else holds; its wakers are ours, which hand on to the task's. At most
+    /// 65,536 at once are tracked.
+    ///
+    /// ```
+    /// use stallscope::{WatchExt, Watchdog};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let watchdog = Watchdog::start().unwrap();
+    /// let task = tokio::spawn(std::future::pending::<()>().watched("forgotten").tracked());
+    /// tokio::task::yield_now().await;
+    /// let tasks = watchdog.tasks();
+    /// assert_eq!(tasks[0].name(), "forgotten");
+    /// assert_eq!(tasks[0].state(), stallscope::TaskState::Unwakeable);
+    /// # task.abort();
+    /// # }
+    /// ```
+    pub fn tracked(mut self) -> Self {
+        self.watch.track = Track::Yes;
+        self
+    }
+}
+
 impl<F: Future> Future for Watched<F> {
     type Output = F::Output;
 
@@ -155,9 +217,19 @@ impl<F: Future> Future for Watched<F> {
             return this.future.poll(cx);
         };
         let anchor = MaybeUninit::<u8>::uninit();
-        let _watching = Watching::begin(this.watch, thread, (&raw const anchor).addr());
-        this.future.poll(cx)
+        let watching = Watching::begin(this.watch, thread, cx, (&raw const anchor).addr());
+        match watching.waker {
+            None => this.future.poll(cx),
+            Some(waker) => poll_with(this.future, waker),
+        }
     }
+}
+
+// Not inlined, and cold, so that the future's own code stays where it is needed most.
+#[cold]
+#[inline(never)]
+fn poll_with<F: Future>(future: Pin<&mut F>, waker: &Waker) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(waker))
 }
 
 /// One poll being watched; its drop ends that, whichever way the poll is left.
@@ -165,11 +237,18 @@ impl<F: Future> Future for Watched<F> {
 pub(crate) struct Watching<'a> {
     thread: &'static Thread,
     watch: &'a Watch,
+    /// What to poll with in place of the task's.
+    pub(crate) waker: Option<&'a Waker>,
 }
 
 impl<'a> Watching<'a> {
     #[inline]
-    pub(crate) fn begin(watch: &'a mut Watch, thread: &'static Thread, anchor: usize) -> Self {
+    pub(crate) fn begin(
+        watch: &'a mut Watch,
+        thread: &'static Thread,
+        cx: &Context<'_>,
+        anchor: usize,
+    ) -> Self {
         let key = thread.key();
         let anchor = anchor as u64;
         let begun = runtime_in(key) == runtime_in(watch.word) && {
@@ -181,10 +260,19 @@ impl<'a> Watching<'a> {
                 thread.slot.begin_paced(start, tag, watch.task, anchor)
             }
         };
-        if !begun {
-            begin_full(watch, thread, anchor);
+        if begun {
+            return Watching {
+                thread,
+                watch,
+                waker: None,
+            };
         }
-        Watching { thread, watch }
+        begin_full(watch, thread, cx, anchor);
+        Watching {
+            thread,
+            watch,
+            waker: watch.tracking().map(Tracking::waker),
+        }
     }
 }
 
@@ -202,7 +290,7 @@ impl Drop for Watching<'_> {
 // Not inlined, so that what is inlined into each future's poll is short; and
 // with one call at its end at most, so that it saves no registers.
 #[inline(never)]
-fn begin_full(watch: &mut Watch, thread: &'static Thread, anchor: u64) {
+fn begin_full(watch: &mut Watch, thread: &'static Thread, cx: &Context<'_>, anchor: u64) {
     if runtime_in(thread.place()) == runtime_in(watch.word)
         && thread.skips_sample()
         && thread
@@ -211,17 +299,22 @@ fn begin_full(watch: &mut Watch, thread: &'static Thread, anchor: u64) {
     {
         return;
     }
-    begin_anew(watch, thread, anchor);
+    begin_anew(watch, thread, cx, anchor);
 }
 
 #[inline(never)]
-fn begin_anew(watch: &mut Watch, thread: &'static Thread, anchor: u64) {
+fn begin_anew(watch: &mut Watch, thread: &'static Thread, cx: &Context<'_>, anchor: u64) {
     if runtime_in(thread.place()) != watch.runtime {
         watch.get_to_know(thread);
     }
-    let due = thread.is_due(watch.timing());
+    let tracking = watch.tracking();
+    let due = tracking.is_some() || thread.is_due(watch.timing());
+    let start = if due { clock::ticks() } else { 0 };
+    if let Some(tracking) = tracking {
+        tracking.poll_begins(start, cx.waker(), thread);
+    }
     thread.slot.begin(Stamp {
-        start: if due { clock::ticks() } else { 0 },
+        start,
         tag: Tag::pack(watch.label().pack(), thread.place()),
         task: watch.task,
         span: watch.span,
@@ -252,10 +345,16 @@ fn close_full(thread: &'static Thread, watch: &Watch) {
     let start = thread.slot.start();
     let end = clock::ticks();
     if start != 0 {
-        let Timing(one_in) = watch.timing();
+        let one_in = match (watch.tracking(), watch.timing()) {
+            // Each of its polls is timed.
+            (Some(_), _) => 1,
+            (None, Timing(one_in)) => one_in.max(1),
+        };
         let ns = clock::ns_from_to(start, end).unwrap_or(0);
-        let recorder = thread.recorder(watch.label());
-        recorder.record_many(ns, one_in.max(1));
+        thread.recorder(watch.label()).record_many(ns, one_in);
+    }
+    if let Some(tracking) = watch.tracking() {
+        tracking.poll_ends(end);
     }
     thread.slot.close(end);
 }
@@ -344,8 +443,8 @@ mod tests {
 
     #[test]
     fn size_and_state_stay_small() {
-        assert_eq!(size_of::<Watch>(), 40);
-        assert_eq!(size_of::<Watched<[u64; 4]>>(), 32 + 40);
+        assert_eq!(size_of::<Watch>(), 56);
+        assert_eq!(size_of::<Watched<[u64; 4]>>(), 32 + 56);
     }
 
     fn in_progress() -> usize {

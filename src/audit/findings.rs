@@ -10,7 +10,7 @@ use crate::audit::session::{Call, Noted, Polls, Session, Sighting, TaskName};
 use crate::blocking::{Allowed, Blocking, Detection};
 use crate::clock;
 use crate::health::Health;
-use crate::histogram::Histogram;
+use crate::histogram::{Histogram, Summary};
 use crate::ledger::Ledger;
 use crate::os::{self, Doing, ModuleFile, Symbolizer};
 use crate::registry::{lock, registry};
@@ -345,6 +345,7 @@ impl<'a> Findings<'a> {
                     name: task.name,
                     location: task.location,
                     polls: histogram.summary(),
+                    delays: Summary::default(),
                 }
             })
             .collect();

@@ -285,9 +285,12 @@ fn poll_measured<F: Future>(
         return future.poll(cx);
     };
     let anchor = 0_u8;
-    let _watching = Watching::begin(watch, thread, (&raw const anchor).addr());
+    let watching = Watching::begin(watch, thread, cx, (&raw const anchor).addr());
     let _measuring = Measuring::begin(session, name, thread, thread.slot.innermost());
-    future.poll(cx)
+    match watching.waker {
+        None => future.poll(cx),
+        Some(waker) => future.poll(&mut Context::from_waker(waker)),
+    }
 }
 
 pin_project! {

@@ -32,6 +32,11 @@ pub mod events {
     //!
     //! A stall's whole stack is a DEBUG event of its own, with `stall_id` and `stack`.
     //!
+    //! A [tracked](crate::Watched::tracked) future that is
+    //! [stuck](crate::Builder::stuck_after) is one WARN event with `task`, `task_id`,
+    //! `location`, `state` (`waiting`, or `unwakeable` if nothing holds a waker of
+    //! it), `waiting_ms` and `polls`.
+    //!
     //! Where stacks cannot be had, one INFO event says so once, with `reason`.
     //!
     //! Of each culprit five stalls are told at once and one more a second; a HIGH

@@ -176,6 +176,7 @@ impl Health {
             no_stacks: self.no_stacks.clone().max(other.no_stacks.clone()),
             suppressed: self.suppressed + other.suppressed,
             folded_names: self.folded_names + other.folded_names,
+            untracked: self.untracked + other.untracked,
             unwatched_threads: self.unwatched_threads + other.unwatched_threads,
         }
     }

@@ -96,6 +96,8 @@ pub struct TaskPolls {
     pub(crate) name: String,
     pub(crate) location: Option<Location>,
     pub(crate) polls: Summary,
+    #[serde(default)]
+    pub(crate) delays: Summary,
     pub(crate) stalls: SeverityCounts,
 }
 
@@ -113,6 +115,12 @@ impl TaskPolls {
     /// How long the polls took; `total()` is the time they kept a thread busy.
     pub const fn polls(&self) -> &Summary {
         &self.polls
+    }
+
+    /// How long [tracked](crate::Watched::tracked) futures waited to be polled, from
+    /// when they were woken; nothing counted for others.
+    pub const fn delays(&self) -> &Summary {
+        &self.delays
     }
 
     /// The stalls that were laid to this name.

@@ -240,6 +240,10 @@ impl Shown<'_> {
         for task in report.tasks.iter().take(MAX_ROWS) {
             summary_row(f, &elide(&task.name, width), width, &task.polls)?;
             writeln!(f)?;
+            if task.delays.count() > 0 {
+                summary_row(f, "  woken to polled", width, &task.delays)?;
+                writeln!(f)?;
+            }
         }
         left_out(f, report.tasks.len())?;
         if report.detection.is_none() {

@@ -61,6 +61,8 @@ pub struct Builder {
     pub(crate) tick: Option<Duration>,
     pub(crate) lag_period: Option<Duration>,
     pub(crate) poll_timing: PollTiming,
+    pub(crate) track: bool,
+    pub(crate) stuck_after: Option<Duration>,
     pub(crate) stacks: bool,
     pub(crate) signal: Option<i32>,
     pub(crate) on_stall: Option<OnStall>,
@@ -73,6 +75,8 @@ impl fmt::Debug for Builder {
             .field("tick", &self.tick_or_default())
             .field("lag_period", &self.lag_period)
             .field("poll_timing", &self.poll_timing)
+            .field("track", &self.track)
+            .field("stuck_after", &self.stuck_after)
             .field("stacks", &self.stacks)
             .field("signal", &self.signal)
             .field("on_stall", &self.on_stall.is_some())
@@ -87,6 +91,8 @@ impl Builder {
             tick: None,
             lag_period: Some(Duration::from_millis(20)),
             poll_timing: PollTiming::default(),
+            track: false,
+            stuck_after: None,
             stacks: true,
             signal: Some(DEFAULT_SIGNAL),
             on_stall: None,
@@ -121,6 +127,24 @@ impl Builder {
     /// How much each poll of a watched future measures; all by default.
     pub const fn poll_timing(mut self, timing: PollTiming) -> Self {
         self.poll_timing = timing;
+        self
+    }
+
+    /// Whether all watched futures are [tracked](crate::Watched::tracked) that are
+    /// polled for the first time from now on; no by default.
+    pub const fn track(mut self, track: bool) -> Self {
+        self.track = track;
+        self
+    }
+
+    /// From when on a tracked future that was not woken is told to be stuck; `None`,
+    /// the default, for never.
+    ///
+    /// It is told once, as a [`tracing`] event at WARN, until it is polled again:
+    /// see [`docs::events`](crate::docs::events). Many futures wait for long by
+    /// design, so this is for those that should not.
+    pub const fn stuck_after(mut self, after: Option<Duration>) -> Self {
+        self.stuck_after = after;
         self
     }
 
@@ -251,6 +275,20 @@ impl Builder {
                  SIGUSR2 or a real-time signal, or to `None`",
             ));
         }
+        if self
+            .stuck_after
+            .is_some_and(|after| after < self.thresholds.monitor)
+        {
+            return Err(Error::config(
+                "stuck_after",
+                format!(
+                    "is {:?}, below the lowest threshold, thresholds.monitor ({:?})",
+                    self.stuck_after.unwrap_or_default(),
+                    self.thresholds.monitor
+                ),
+                "set it to what no tracked future should ever wait, or to `None`",
+            ));
+        }
         match self.lag_period {
             Some(period) if period < Duration::from_millis(1) => Err(Error::config(
                 "lag_period",
@@ -295,6 +333,11 @@ mod tests {
                 "{text}"
             );
         }
+        let text = problem(builder().stuck_after(Some(Duration::ZERO)));
+        assert!(
+            text.contains("`stuck_after`") && text.contains("None"),
+            "{text}"
+        );
         let text = problem(builder().lag_period(Some(Duration::ZERO)));
         assert!(
             text.contains("`lag_period`") && text.contains("None"),

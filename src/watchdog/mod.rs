@@ -23,20 +23,22 @@ use crate::driven::Driven;
 use crate::error::Error;
 use crate::explain;
 use crate::health::Health;
-use crate::histogram::Histogram;
+use crate::histogram::{Histogram, Summary};
 use crate::ledger::Ledger;
+use crate::live::LiveTask;
 use crate::local;
 use crate::os::Capturer;
-use crate::registry::{LabelId, TimingWish, lock, registry};
+use crate::registry::{LabelId, Wish, Wished, lock, registry};
 use crate::report::{self, Report, SCHEMA_VERSION, TaskPolls};
 use crate::rollcall;
 use crate::runtime::{Gone, Runtime, ns};
 use crate::sampler::{self, Lag};
 use crate::teller::{self, Ending, Message, Telling};
+use crate::track;
 
 use inquiry::Inquiry;
 use observe::Observer;
-use patrol::Patrol;
+use patrol::{Patrol, Stuck};
 
 const THREAD_NAME: &str = "stallscope-watch";
 /// How long a drop waits for what is still to be told.
@@ -115,8 +117,9 @@ pub struct Watchdog {
     started_ns: u64,
     /// What was counted before it started.
     polls_before: HashMap<LabelId, Histogram>,
+    delays_before: HashMap<LabelId, Histogram>,
     /// Withdrawn last, after the thread has stopped.
-    _wish: TimingWish,
+    _wish: Wished,
     task: AbortHandle,
     thread: Option<JoinHandle<()>>,
     ending: Ending,
@@ -168,7 +171,11 @@ impl Watchdog {
         })?;
 
         let polls_before = registry().polls_by_label();
-        let wish = registry().wish(settings.poll_timing.timing());
+        let delays_before = registry().delays_by_label();
+        let wish = registry().wish(Wish {
+            timing: settings.poll_timing.timing(),
+            track: settings.track,
+        });
         let gone = Gone::default();
         let capturer = settings
             .stacks
@@ -193,6 +200,7 @@ impl Watchdog {
             queue,
             driven,
             monitor_ns: ns(settings.thresholds.monitor),
+            stuck: settings.stuck_after.map(|after| Stuck::new(ns(after))),
         };
         let thread = std::thread::Builder::new()
             .name(THREAD_NAME.to_owned())
@@ -222,6 +230,7 @@ impl Watchdog {
             runtime,
             started_ns: clock.now_ns(),
             polls_before,
+            delays_before,
             _wish: wish,
             task: task.abort_handle(),
             thread: Some(thread),
@@ -233,14 +242,12 @@ impl Watchdog {
     pub fn report(&self) -> Report {
         let mut polls = Histogram::new();
         let by_label = registry().polls_by_label();
+        let mut delays = registry().delays_by_label();
         let ledger = self.shared.ledger();
         let mut tasks: Vec<TaskPolls> = by_label
             .into_iter()
             .filter_map(|(id, histogram)| {
-                let histogram = match self.polls_before.get(&id) {
-                    Some(before) => histogram.since(before),
-                    None => histogram,
-                };
+                let histogram = since(histogram, self.polls_before.get(&id));
                 if histogram.is_empty() {
                     return None;
                 }
@@ -252,6 +259,9 @@ impl Watchdog {
                     name: label.name.into_string(),
                     location,
                     polls: histogram.summary(),
+                    delays: delays.remove(&id).map_or_else(Summary::default, |delays| {
+                        since(delays, self.delays_before.get(&id)).summary()
+                    }),
                     stalls,
                 })
             })
@@ -281,6 +291,14 @@ impl Watchdog {
         report
     }
 
+    /// The [tracked](crate::Watched::tracked) futures of its runtime that are not
+    /// over, the longest without a poll first.
+    ///
+    /// A snapshot: it stops nobody, and each future is seen at a moment of its own.
+    pub fn tasks(&self) -> Vec<LiveTask> {
+        track::tasks(self.clock, self.runtime.id())
+    }
+
     /// How the runtime and the watchdog are at this moment.
     pub fn health(&self) -> Health {
         self.health_with(&self.shared.ledger())
@@ -305,8 +323,16 @@ impl Watchdog {
             no_stacks: lock(&self.shared.no_stacks).clone(),
             suppressed: self.telling.suppressed.load(Relaxed),
             folded_names: registry().folded_labels(),
+            untracked: registry().untracked(),
             unwatched_threads: registry().refused_threads(),
         }
+    }
+}
+
+fn since(histogram: Histogram, before: Option<&Histogram>) -> Histogram {
+    match before {
+        Some(before) => histogram.since(before),
+        None => histogram,
     }
 }
 

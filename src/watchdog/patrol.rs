@@ -13,6 +13,7 @@ use crate::registry::registry;
 use crate::report;
 use crate::stall::{Cause, Phase, Stall, StallEvent, StallId, Task};
 use crate::teller::{Message, Queue, Untold};
+use crate::track;
 use crate::watchdog::Shared;
 use crate::watchdog::inquiry::Inquiry;
 use crate::watchdog::observe::Observer;
@@ -50,6 +51,28 @@ pub(crate) struct Patrol {
     pub(crate) inquiry: Inquiry,
     pub(crate) driven: Arc<Driven>,
     pub(crate) monitor_ns: u64,
+    pub(crate) stuck: Option<Stuck>,
+}
+
+/// Looks for tracked futures that are stuck.
+#[derive(Debug)]
+pub(crate) struct Stuck {
+    after_ns: u64,
+    next_ns: u64,
+}
+
+impl Stuck {
+    pub(crate) const fn new(after_ns: u64) -> Self {
+        Stuck {
+            after_ns,
+            next_ns: 0,
+        }
+    }
+
+    /// So late one may be told.
+    const fn period_ns(&self) -> u64 {
+        self.after_ns / 8
+    }
 }
 
 impl Patrol {
@@ -79,6 +102,7 @@ impl Patrol {
             // After the telling: what is over is not looked at any more.
             self.inquiry.go_on(&mut self.observer, &seen);
             self.ask_whether_driven(&seen);
+            self.look_for_stuck(seen.now_ns);
 
             // Time spent on captures is not time in which the watchdog stood still.
             let spent_ns = self.inquiry.take_spent_ns();
@@ -121,6 +145,18 @@ impl Patrol {
         }
     }
 
+    fn look_for_stuck(&mut self, now_ns: u64) {
+        if let Some(stuck) = &mut self.stuck
+            && now_ns >= stuck.next_ns
+        {
+            stuck.next_ns = now_ns + stuck.period_ns();
+            let runtime = self.observer.runtime();
+            for task in track::newly_stuck(self.clock, runtime, stuck.after_ns) {
+                self.queue.send(Message::Stuck(Box::new(task)));
+            }
+        }
+    }
+
     /// How long to rest after this look.
     ///
     /// While workers come and go the next look may wait for what takes longest to
@@ -135,7 +171,13 @@ impl Patrol {
         calm.looks = if moved { 0 } else { calm.looks + 1 };
         self.shared.lag.resume_if(moved);
         if calm.looks >= CALM_LOOKS {
-            return Rest::UntilWoken;
+            // A task that is forgotten wakes nobody.
+            return match &self.stuck {
+                Some(stuck) if track::any(self.observer.runtime()) => {
+                    Rest::Until(stuck.next_ns.max(self.next_ns(seen.now_ns)))
+                }
+                _ => Rest::UntilWoken,
+            };
         }
         let dated = seen.waits_ns.iter().all(Option::is_some);
         if dated {
