@@ -15,6 +15,8 @@ const HOLDS_NS: u64 = 20_000_000;
 /// How soon a look that saw nothing is repeated, and how often.
 const RETRY_NS: u64 = 4_000_000;
 const RETRIES: u32 = 3;
+/// For how many looks an answer holds at least.
+const LOOKS: u64 = 6;
 
 #[derive(Debug, Default)]
 struct State {
@@ -54,14 +56,24 @@ impl Driven {
         true
     }
 
-    /// What a look has shown.
-    pub(crate) fn answer(&self, of: &WorkerSeen, driven: bool, age_ns: u64, now_ns: u64) {
+    /// What a look has shown that took so long.
+    ///
+    /// The next look, and what is between them, must be done before the answer is
+    /// stale: in a debug build one can take as long as the shortest answer holds.
+    pub(crate) fn answer(
+        &self,
+        of: &WorkerSeen,
+        driven: bool,
+        age_ns: u64,
+        took_ns: u64,
+        now_ns: u64,
+    ) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if !state.of.same_turn(of) {
             return;
         }
         if driven {
-            let holds_ns = HOLDS_NS.max(age_ns / 16);
+            let holds_ns = HOLDS_NS.max(age_ns / 16).max(LOOKS * took_ns);
             state.until_ns = now_ns + holds_ns;
             state.next_ns = now_ns + holds_ns / 2;
             state.retries = 0;
@@ -99,12 +111,22 @@ mod tests {
         assert!(!ask(0, 100));
         assert!(ask(5, 105), "half the threshold");
         assert!(!ask(6, 106));
-        driven.answer(&turn(2), true, 5 * MS, 106 * MS);
+        driven.answer(&turn(2), true, 5 * MS, 0, 106 * MS);
         assert!(driven.holds(&turn(2), 125 * MS));
         assert!(!driven.holds(&turn(4), 107 * MS), "another turn");
         assert!(!ask(15, 115));
         assert!(ask(16, 116));
         assert!(!driven.holds(&turn(2), 126 * MS), "stale");
+    }
+
+    #[test]
+    fn an_answer_holds_until_the_next_can_be_had() {
+        let driven = Driven::default();
+        assert!(driven.ask(&turn(2), 10 * MS, 10 * MS, 100 * MS));
+        driven.answer(&turn(2), true, 10 * MS, 19 * MS, 119 * MS);
+        // Asked at the next tick, and answered after as long again.
+        assert!(driven.ask(&turn(2), 90 * MS, 10 * MS, 180 * MS));
+        assert!(driven.holds(&turn(2), 204 * MS));
     }
 
     #[test]
@@ -114,7 +136,7 @@ mod tests {
         for now_ms in (0..100_000).step_by(5) {
             if driven.ask(&turn(2), now_ms * MS, 10 * MS, now_ms * MS) {
                 looks += 1;
-                driven.answer(&turn(2), false, now_ms * MS, now_ms * MS);
+                driven.answer(&turn(2), false, now_ms * MS, 0, now_ms * MS);
             }
             assert!(!driven.holds(&turn(2), now_ms * MS));
         }
@@ -125,7 +147,7 @@ mod tests {
     fn a_late_answer_about_another_turn_is_ignored() {
         let driven = Driven::default();
         driven.ask(&turn(4), 0, 10 * MS, 0);
-        driven.answer(&turn(2), true, 0, MS);
+        driven.answer(&turn(2), true, 0, 0, MS);
         assert!(!driven.holds(&turn(2), MS) && !driven.holds(&turn(4), MS));
     }
 }

@@ -38,6 +38,7 @@ pub(crate) enum Purpose {
     Driven {
         of: WorkerSeen,
         age_ns: u64,
+        took_ns: u64,
         driven: Arc<Driven>,
     },
 }
@@ -84,9 +85,14 @@ fn run(jobs: &Receiver<Job>, clock: &Calibrated, explained: impl Fn(StallId, Opt
                 loaded = true;
                 match job.purpose {
                     Purpose::Stall { id, of_turn } => explained(id, stack_of(frames, of_turn)),
-                    Purpose::Driven { of, age_ns, driven } => {
+                    Purpose::Driven {
+                        of,
+                        age_ns,
+                        took_ns,
+                        driven,
+                    } => {
                         let passes = trim::passes_block_on(&frames);
-                        driven.answer(&of, passes, age_ns, clock.now_ns());
+                        driven.answer(&of, passes, age_ns, took_ns, clock.now_ns());
                     }
                 }
             }

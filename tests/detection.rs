@@ -302,7 +302,7 @@ fn an_unwrapped_stall_of_a_current_thread_runtime_is_told_once() {
     drop(watchdog);
     let ended = told.of(Phase::Ended);
     assert_eq!(ended.len(), 1, "{ended:#?}");
-    assert!(ended[0].stall.duration() >= ms(290), "{}", ended[0]);
+    assert!(ended[0].stall.duration() >= ms(270), "{}", ended[0]);
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
     {
         let (at, started) = &told.timed()[0];

@@ -22,8 +22,12 @@ const TRIES: u8 = 5;
 /// See [`Open::looks`].
 const MANY_LOOKS: usize = 64;
 /// How long one capture may take: the longest wait for a thread's answer, and as
-/// much again to take in libraries that have been loaded.
-const CAPTURE_NS: u64 = 10_000_000;
+/// much again to take in libraries that have been loaded; more in a debug build.
+const CAPTURE_NS: u64 = if cfg!(debug_assertions) {
+    50_000_000
+} else {
+    10_000_000
+};
 
 /// What is known of one stall in progress.
 #[derive(Debug)]
@@ -180,13 +184,15 @@ impl Inquiry {
         };
         let start_ns = self.clock.now_ns();
         let (activity, stack) = observer.capture_worker(capturer, 0, of, self.activity);
-        self.spent_ns += (self.clock.now_ns() - start_ns).min(CAPTURE_NS);
+        let took_ns = self.clock.now_ns() - start_ns;
+        self.spent_ns += took_ns.min(CAPTURE_NS);
         self.activity = activity;
         if let Some(addresses) = stack {
             self.explainer.send(Job {
                 purpose: Purpose::Driven {
                     of: *of,
                     age_ns,
+                    took_ns,
                     driven: Arc::clone(driven),
                 },
                 addresses,

@@ -158,10 +158,10 @@ impl Capturer {
         };
         let length = length.min(MAX_COPY);
         self.stack.start = sp;
-        self.stack.bytes.clear();
+        // Not cleared first: what is overwritten need not be zeroed again.
         self.stack.bytes.resize(length, 0);
         let from = usize::try_from(sp).map_err(|_| Miss::Unproven)?;
-        // SAFETY: the vector has just been made this long.
+        // SAFETY: the vector has just been given this length.
         let copied = unsafe { signal::read_memory(from, self.stack.bytes.as_mut_ptr(), length) };
         self.stack.bytes.truncate(copied);
         if copied == 0 {

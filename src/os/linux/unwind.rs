@@ -276,10 +276,10 @@ impl Unwinder {
     }
 
     fn is_code(&self, address: u64) -> bool {
-        self.modules
-            .iter()
-            .flat_map(|module| &module.code)
-            .any(|code| code.contains(&address))
+        // Asked for each word of a stack: most are in no module.
+        let module = |module: &&Module| module.range.contains(&address);
+        let module = self.modules.iter().find(module);
+        module.is_some_and(|module| module.code.iter().any(|code| code.contains(&address)))
     }
 }
 
