@@ -50,7 +50,7 @@ pub(crate) struct TurnHold {
     /// From its beginning where that is known, else from the first tick that saw it,
     /// and so at most one tick too young.
     pub(crate) age: Age,
-    /// The last tick that did not see it.
+    /// The last tick that did not see it, or when what was told of it ended.
     after_ns: u64,
     /// The last tick that saw it.
     last_ns: u64,
@@ -126,6 +126,17 @@ impl TurnHold {
             .busy_ns
             .saturating_sub(self.worker.busy_ns)
             .saturating_sub(now_ns.saturating_sub(self.last_ns))
+    }
+
+    /// What was before has been told already: only the rest counts.
+    pub(crate) fn begin_again(&mut self, at_ns: u64) {
+        self.after_ns = self.after_ns.max(at_ns);
+        self.age = Age::new(at_ns.max(self.age.since_ns()), 0);
+    }
+
+    /// When it began at the earliest.
+    pub(crate) const fn after_ns(&self) -> u64 {
+        self.after_ns
     }
 
     /// The last tick that saw it.

@@ -261,7 +261,8 @@ impl Detector {
         {
             let start_ns = hold
                 .last_ns()
-                .saturating_sub(hold.driven_ns(worker, seen.now_ns));
+                .saturating_sub(hold.driven_ns(worker, seen.now_ns))
+                .max(hold.after_ns());
             let age = hold.age.starting(start_ns);
             held.in_hindsight(None, &age, hold.last_ns(), teller);
         }

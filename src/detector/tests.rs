@@ -221,6 +221,34 @@ fn without_its_wait_it_counts_from_when_it_is_seen() {
 }
 
 #[test]
+fn what_was_told_as_polls_is_not_told_again_as_their_turn() {
+    for driven in [true, false] {
+        let mut world = World::new(1);
+        world.seen.workers[0].driven = driven;
+        world.look(0);
+        world.wake(0); // One turn, of three long polls and a bit.
+        let mut now_ms = 5;
+        for seq in 1..=3 {
+            world.begin(7, seq, Some(0), now_ms);
+            world.look_through(now_ms, now_ms + 295);
+            world.end(7, now_ms + 298);
+            world.look(now_ms + 300);
+            now_ms += 305;
+        }
+        world.look_through(now_ms, now_ms + 5);
+        world.park(0, now_ms + 5);
+        world.look_through(now_ms + 10, now_ms + 50);
+        let turns = world
+            .told
+            .iter()
+            .filter(|told| told.kind == StallKind::Turn);
+        assert_eq!(turns.count(), 0, "{:?}", world.lines);
+        let polls = world.told.iter().filter(|told| told.phase == Ended);
+        assert_eq!(polls.count(), 3);
+    }
+}
+
+#[test]
 fn turns_that_come_round_are_no_stall() {
     let mut world = World::new(1);
     world.wake(0);

@@ -170,7 +170,7 @@ impl Held {
         self.episode = None;
         // The turn goes on; what it has been told for is not told again.
         if let Some(turn) = &mut self.turn {
-            turn.age = Age::new(end_ns.max(turn.age.since_ns()), 0);
+            turn.begin_again(end_ns);
         }
     }
 
