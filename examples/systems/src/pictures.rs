@@ -10,16 +10,19 @@ use crate::Failure;
 /// Rows of noise that are made; a picture repeats them, each time further to the right.
 const ROWS: usize = 64;
 
-/// A picture of this size that does not compress; another for another `seed`.
+/// A picture of this size that hardly compresses; another for another `seed`.
 pub fn picture(width: u32, height: u32, seed: u32) -> RgbImage {
     let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(1);
     let mut noise = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 24) as u8
+        (state >> 27) as u8
     };
     let mut picture = RgbImage::new(width, height);
     let row = 3 * width as usize;
-    let made: Vec<u8> = (0..ROWS * row).map(|_| noise()).collect();
+    // Fine noise on coarse stripes.
+    let made: Vec<u8> = (0..ROWS * row)
+        .map(|at| (at / 48) as u8 & 0xe0 | noise())
+        .collect();
     for (block, rows) in picture.chunks_mut(made.len()).enumerate() {
         let shift = (block * 3) % made.len();
         let (left, right) = made.split_at(shift);

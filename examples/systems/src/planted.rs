@@ -6,7 +6,7 @@
 use std::ops::RangeInclusive;
 
 use serde::Serialize;
-use stallscope::{Report, RiskCategory, Severity, Stack, Stall};
+use stallscope::{Cause, Report, RiskCategory, Severity, Stack, Stall};
 
 /// One fault.
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +45,8 @@ macro_rules! planted {
 pub struct Found {
     /// The fault's.
     pub name: String,
-    /// Whether a stall has its line, its category and its cause.
+    /// Whether a stall has its line, its category and its cause, or its line and
+    /// was for want of a CPU.
     pub found: bool,
     /// Where it was planted.
     pub planted: String,
@@ -106,10 +107,13 @@ impl Planted {
     }
 
     /// Whether a stall is told as this fault should be.
+    ///
+    /// On a busy machine what it did may rightly be told to be waiting for a CPU.
     fn is_told_by(&self, stall: &Stall) -> bool {
         self.is_at(stall)
-            && stall.advice().category == self.category
-            && stall.cause().to_string().contains(self.cause)
+            && (is_machines(stall)
+                || stall.advice().category == self.category
+                    && stall.cause().to_string().contains(self.cause))
     }
 
     /// Whether, and how, a report has it.
@@ -118,10 +122,13 @@ impl Planted {
             Some(lines) => format!("{}:{}", self.file, lines.start()),
             None => format!("{}: not marked", self.file),
         };
-        let stalls: Vec<_> = told(report)
+        let stalls: Vec<_> = report
+            .stalls()
+            .iter()
             .filter(|stall| self.is_told_by(stall))
             .collect();
-        let Some(worst) = stalls.iter().max_by_key(|stall| stall.duration()) else {
+        let best = |stall: &&&Stall| (!is_machines(stall), stall.duration());
+        let Some(worst) = stalls.iter().max_by_key(best) else {
             return Found {
                 name: self.name.to_owned(),
                 planted,
@@ -144,8 +151,10 @@ impl Planted {
 
 /// What a report blames on the system above MONITOR, but was not planted.
 pub fn others(report: &Report, planted: &[Planted]) -> Vec<Blamed> {
-    told(report)
-        .filter(|stall| stall.severity() > Severity::Monitor)
+    report
+        .stalls()
+        .iter()
+        .filter(|stall| stall.severity() > Severity::Monitor && !is_machines(stall))
         .filter(|stall| !planted.iter().any(|fault| fault.is_at(stall)))
         .map(|stall| Blamed {
             stall: stall.to_string(),
@@ -154,12 +163,9 @@ pub fn others(report: &Report, planted: &[Planted]) -> Vec<Blamed> {
         .collect()
 }
 
-/// The stalls that are the system's, not the machine's.
-fn told(report: &Report) -> impl Iterator<Item = &Stall> {
-    report
-        .stalls()
-        .iter()
-        .filter(|stall| stall.advice().category != RiskCategory::Starvation)
+/// Whether it is the machine's fault, not the system's.
+fn is_machines(stall: &Stall) -> bool {
+    matches!(stall.cause(), Cause::Starved | Cause::Suspended)
 }
 
 /// Function, file and line.

@@ -13,6 +13,9 @@ use crate::{Failure, say};
 /// How long whatever a run has left behind has to end.
 const GRACE: Duration = Duration::from_secs(1);
 
+/// What the watchdog takes to see the last of it, generously.
+const SETTLING: Duration = Duration::from_millis(50);
+
 /// What a system runs on.
 #[derive(Debug)]
 pub struct Stage {
@@ -75,6 +78,8 @@ where
     let output = body(&stage)?;
     let wall = start.elapsed();
     let after = Usage::now();
+    // A stall that has just ended is told to have ended, and a beat that was late comes.
+    std::thread::sleep(SETTLING);
     let observed = Observed {
         wall,
         cpu: after.cpu_since(&before),
