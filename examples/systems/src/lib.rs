@@ -26,11 +26,21 @@
 //! | CPU and memory of the process | [`usage`] |
 //! | a task that should never be late | [`heartbeat`] |
 //! | pictures | [`pictures`] |
+//! | a database that somebody else keeps busy | [`busy`] |
+//! | a database, and work, on threads of their own | [`database`], [`pool`] |
+//! | requests watched by a layer, and their failures answered | [`routes`], [`failed`] |
+//! | percentiles | [`figures`] |
 
 pub mod args;
+pub mod busy;
+pub mod database;
+pub mod failed;
+pub mod figures;
 pub mod heartbeat;
 pub mod pictures;
 pub mod planted;
+pub mod pool;
+pub mod routes;
 pub mod say;
 pub mod server;
 pub mod stage;
