@@ -11,9 +11,9 @@
 //! | `decoding` it, for the tokens it will cost | Event Loop Blocking (CPU) |
 //! | `encoding` it in base64 | Event Loop Blocking (CPU) |
 //!
-//! All pictures are assessed at once, each in a task of its own, on one thread: what
-//! blocks in one of them holds up all. The fixed version moves all three to
-//! `spawn_blocking`.
+//! All pictures are assessed at once, each in a task of its own, on one worker, as
+//! in a container with one CPU: what blocks in one of them holds up all. The fixed
+//! version moves all three to `spawn_blocking`.
 
 mod assessor;
 mod broken;
@@ -72,8 +72,9 @@ fn run(version: Version) -> Result<(Observed, Told), Failure> {
     let pictures = make(&folder)?;
     let server = Server::start("assessor", assessor::router())?;
     let assessor = Assessor::new(server.url(""));
-    let mut runtime = Builder::new_current_thread();
-    let (assessed, observed) = watch(runtime.enable_all(), tell, |stage| {
+    let mut runtime = Builder::new_multi_thread();
+    runtime.worker_threads(1).enable_all();
+    let (assessed, observed) = watch(&mut runtime, tell, |stage| {
         Ok(stage.runtime.block_on(async {
             let tasks: Vec<_> = pictures
                 .into_iter()
@@ -106,17 +107,14 @@ fn run(version: Version) -> Result<(Observed, Told), Failure> {
     told.claim("it takes as long as the assessor", observed.wall > least);
     if version == Version::Fixed && !cfg!(debug_assertions) {
         let most = Duration::from_secs(2);
-        told.claim("it takes less than 2 s", observed.wall < most);
+        told.timed("it takes less than 2 s", observed.wall < most);
     }
     Ok((observed, told))
 }
 
 fn compare(broken: &RunVerdict, fixed: &RunVerdict, told: &mut Told) {
     let less = |name| fixed.number(name) < broken.number(name);
+    told.timed("fixed is faster", less("wall_ms"));
     told.claim("fixed stalls for less", less("longest_stall_ms"));
     told.claim("fixed holds up others for less", less("heartbeat_late_ms"));
-    told.claim(
-        "fixed has the better score",
-        fixed.number("score") > broken.number("score"),
-    );
 }
