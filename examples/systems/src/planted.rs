@@ -149,24 +149,29 @@ impl Planted {
     }
 }
 
-/// What a report blames on the system above MONITOR, but was not planted.
-///
-/// A turn of a worker without a line blames nobody, see [`turns_without_line`].
+/// What a report blames on lines of the system above MONITOR, but was not planted.
 pub fn others(report: &Report, planted: &[Planted]) -> Vec<Blamed> {
     severe(report)
-        .filter(|stall| !is_nobodys(stall))
+        .filter(|stall| stall.stack().and_then(Stack::culprit).is_some())
         .filter(|stall| !planted.iter().any(|fault| fault.is_at(stall)))
-        .map(|stall| Blamed {
-            stall: stall.to_string(),
-            category: stall.advice().category.to_string(),
-        })
+        .map(blamed)
         .collect()
 }
 
-/// How many turns above MONITOR have neither a line nor a watched future: on a busy
-/// machine what is left of a turn after a watched poll may be one.
-pub fn turns_without_line(report: &Report) -> usize {
-    severe(report).filter(|stall| is_nobodys(stall)).count()
+/// What a report has above MONITOR without a line: on a busy machine what is left of
+/// a turn after a watched poll may be told so, and a poll that was held up itself.
+pub fn without_line(report: &Report) -> Vec<Blamed> {
+    severe(report)
+        .filter(|stall| stall.stack().and_then(Stack::culprit).is_none())
+        .map(blamed)
+        .collect()
+}
+
+fn blamed(stall: &Stall) -> Blamed {
+    Blamed {
+        stall: stall.to_string(),
+        category: stall.advice().category.to_string(),
+    }
 }
 
 fn severe(report: &Report) -> impl Iterator<Item = &Stall> {
@@ -174,10 +179,6 @@ fn severe(report: &Report) -> impl Iterator<Item = &Stall> {
         .stalls()
         .iter()
         .filter(|stall| stall.severity() > Severity::Monitor && !is_machines(stall))
-}
-
-fn is_nobodys(stall: &Stall) -> bool {
-    stall.task().is_none() && stall.stack().and_then(Stack::culprit).is_none()
 }
 
 /// Whether it is the machine's fault, not the system's.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use crate::args::Version;
-use crate::planted::{Blamed, Found, Planted, others, turns_without_line};
+use crate::planted::{Blamed, Found, Planted, others, without_line};
 use crate::say;
 use crate::stage::Observed;
 
@@ -121,6 +121,8 @@ pub struct RunVerdict {
     pub planted: Vec<Found>,
     /// What else was blamed on the system, above MONITOR.
     pub blamed: Vec<Blamed>,
+    /// What was told above MONITOR without a line.
+    pub unnamed: Vec<Blamed>,
     /// What should hold.
     pub claims: Vec<Claim>,
 }
@@ -152,6 +154,8 @@ impl RunVerdict {
             told.claim(format!("{} is found", found.name), found.found);
         }
         told.claim("nothing else is blamed above MONITOR", blamed.is_empty());
+        let unnamed = without_line(report);
+        told.timed("whatever is above MONITOR has a line", unnamed.is_empty());
         let mut figures = vec![
             ("wall_ms", observed.wall.into()),
             ("cpu_ms", observed.cpu.into()),
@@ -168,7 +172,6 @@ impl RunVerdict {
                     .unwrap_or_default()
                     .into(),
             ),
-            ("turns_without_line", turns_without_line(report).into()),
             ("score", u64::from(report.score()).into()),
         ];
         figures.append(&mut told.figures);
@@ -180,6 +183,7 @@ impl RunVerdict {
             figures,
             planted: found,
             blamed,
+            unnamed,
             claims: told.claims,
         }
     }
@@ -213,6 +217,9 @@ impl RunVerdict {
         }
         for blamed in &self.blamed {
             say!("  BLAMED  {} ({})", blamed.stall, blamed.category);
+        }
+        for unnamed in &self.unnamed {
+            say!("  no line {} ({})", unnamed.stall, unnamed.category);
         }
         show(&self.claims);
     }
