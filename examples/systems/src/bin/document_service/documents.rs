@@ -51,9 +51,9 @@ impl Document {
 }
 
 /// A scan, as a client has it.
-pub(crate) fn scan(number: u32) -> Result<Bytes, Failure> {
+pub(crate) fn scan(number: usize) -> Result<Bytes, Failure> {
     let mut file = Cursor::new(Vec::new());
-    let page = DynamicImage::from(pictures::picture(1_000, 750, number));
+    let page = DynamicImage::from(pictures::picture(1_000, 750, u32::try_from(number)?));
     page.write_to(&mut file, ImageFormat::Jpeg)?;
     Ok(file.into_inner().into())
 }

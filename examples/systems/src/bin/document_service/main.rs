@@ -21,6 +21,7 @@
 //! thing blocks after the other, a stall has the line of one.
 
 mod broken;
+mod clients;
 mod documents;
 mod fixed;
 mod key;
@@ -83,7 +84,7 @@ struct Wanted {
 fn main() -> ExitCode {
     let mut words = std::env::args().skip(1);
     if words.next().is_some_and(|word| word == load::WORD) {
-        return clients(&words.next().unwrap_or_default());
+        return load_main(&words.next().unwrap_or_default());
     }
     let system = System {
         name: env!("CARGO_BIN_NAME"),
@@ -95,7 +96,7 @@ fn main() -> ExitCode {
 }
 
 /// The process of the clients.
-fn clients(service: &str) -> ExitCode {
+fn load_main(service: &str) -> ExitCode {
     say::json_on_stdout();
     match load::main(service) {
         Ok(felt) => {
@@ -156,11 +157,11 @@ fn weigh(version: Version, felt: &Felt) -> Told {
     told.figure("api_p99_ms", felt.api_p99);
     told.timed(
         "all documents are taken",
-        felt.uploaded == (load::UPLOADS + load::IN_BACKGROUND) as usize,
+        felt.uploaded == load::UPLOADS + load::IN_BACKGROUND,
     );
     told.timed(
         "all documents in the background are processed",
-        felt.processed == load::IN_BACKGROUND as usize,
+        felt.processed == load::IN_BACKGROUND,
     );
     match version {
         Version::Broken => {

@@ -28,11 +28,14 @@ pub(super) async fn process(service: &Service, id: i64, page: DynamicImage) -> R
         note(&mut checkpoint, annotated);
         service.progress.tell(id, "encoded").await;
         // fault: checkpoint encoded in the task
-        let json = checkpoint.to_string();
+        let json = serde_json::to_vec(&checkpoint)?;
         service.progress.tell(id, "saved").await;
         // fault: checkpoint written in the task
         std::fs::write(&path, json).and_then(|()| std::fs::File::open(&path)?.sync_all())?;
     }
+    // So many parts take a while to be freed: in a poll of its own, that has its line.
+    service.progress.tell(id, "over").await;
+    drop(checkpoint);
     service.progress.tell(id, "done").await;
     commit(service, FINISH, [id]).await
 }

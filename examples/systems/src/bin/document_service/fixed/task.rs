@@ -26,10 +26,11 @@ pub(super) async fn process(service: &Service, id: i64, page: DynamicImage) -> R
         service.progress.tell(id, "annotated").await;
         let encode = move || {
             note(&mut checkpoint, annotated);
-            (checkpoint.to_string(), checkpoint)
+            (serde_json::to_vec(&checkpoint), checkpoint)
         };
         let json;
         (json, checkpoint) = service.computing.run(encode).await?;
+        let json = json?;
         let path = service.checkpoints.join(checkpoint_name(id));
         let write = move || {
             std::fs::write(&path, json).and_then(|()| std::fs::File::open(&path)?.sync_all())
