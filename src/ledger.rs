@@ -8,6 +8,8 @@ use crate::stall::{Location, Phase, Stack, Stall, StallEvent, StallId};
 
 /// How many stalls that are over are remembered one by one.
 const MAX_STALLS: usize = 1_000;
+/// How many stacks are kept that came before what they are of.
+const MAX_EARLY: usize = 64;
 /// How many culprits are summed up each; more are summed up together.
 const MAX_HOTSPOTS: usize = 256;
 
@@ -16,6 +18,9 @@ const MAX_HOTSPOTS: usize = 256;
 pub(crate) struct Ledger {
     ongoing: Vec<Stall>,
     over: VecDeque<Stall>,
+    /// A stack whose functions are known already is symbolized in microseconds: it
+    /// can be here before the event that it was taken for.
+    early: VecDeque<(StallId, Stack)>,
     forgotten: u64,
     /// Of stalls that are no longer remembered one by one.
     forgotten_hotspots: HashMap<Fingerprint, Adding>,
@@ -37,8 +42,11 @@ impl Ledger {
         {
             let before = self.ongoing.swap_remove(at);
             stall.stack = stall.stack.or(before.stack);
-            stall.refine_cause();
         }
+        if let Some(at) = self.early.iter().position(|(id, _)| *id == stall.id()) {
+            stall.stack = self.early.remove(at).map(|(_, stack)| stack);
+        }
+        stall.refine_cause();
         if event.phase != Phase::Ended {
             self.ongoing.push(stall);
             return;
@@ -61,7 +69,12 @@ impl Ledger {
         if let Some(stall) = stalls.into_iter().find(|stall| stall.id() == id) {
             stall.stack = Some(stack.clone());
             stall.refine_cause();
+            return;
         }
+        if self.early.len() == MAX_EARLY {
+            self.early.pop_front();
+        }
+        self.early.push_back((id, stack.clone()));
     }
 
     fn count_for_task(&mut self, stall: &Stall) {
@@ -133,4 +146,79 @@ fn add_up(hotspots: &mut HashMap<Fingerprint, Adding>, stall: &Stall) {
         .entry(fingerprint.clone())
         .or_insert_with(|| Adding::new(fingerprint, stall))
         .add(stall);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stall::{Cause, Frame, StallKind};
+
+    fn event(id: u64, phase: Phase) -> StallEvent {
+        StallEvent {
+            phase,
+            stall: Stall {
+                id: StallId(id),
+                severity: Severity::Monitor,
+                kind: StallKind::Poll,
+                task: None,
+                worker: Some(0),
+                origin: 0,
+                start_ns: 0,
+                duration_ns: 10_000_000,
+                on_cpu_ns: 0,
+                waiting_ns: 0,
+                off_cpu_ns: 0,
+                cause: Cause::Unknown,
+                stack: None,
+                ongoing: phase != Phase::Ended,
+            },
+        }
+    }
+
+    fn stack(line: u32) -> Stack {
+        Stack {
+            frames: vec![Frame {
+                line: Some(line),
+                ..Frame::default()
+            }],
+            culprit: Some(0),
+            leaf: None,
+        }
+    }
+
+    #[test]
+    fn a_stack_may_come_before_its_stall_or_after_it() {
+        let mut ledger = Ledger::default();
+        ledger.attach(StallId(1), &stack(1));
+        ledger.enter(&event(1, Phase::Started));
+        ledger.enter(&event(1, Phase::Ended));
+        ledger.enter(&event(2, Phase::Started));
+        ledger.attach(StallId(2), &stack(2));
+        ledger.enter(&event(2, Phase::Ended));
+        ledger.enter(&event(3, Phase::Ended));
+        ledger.attach(StallId(3), &stack(3));
+        let stalls = ledger.stalls();
+        let stacks: Vec<_> = stalls.iter().map(Stall::stack).collect();
+        assert_eq!(stacks, [Some(&stack(1)), Some(&stack(2)), Some(&stack(3))]);
+    }
+
+    #[test]
+    fn a_later_stack_of_a_stall_that_escalates_replaces_the_one_before() {
+        let mut ledger = Ledger::default();
+        ledger.enter(&event(1, Phase::Started));
+        ledger.attach(StallId(1), &stack(1));
+        ledger.attach(StallId(1), &stack(2));
+        ledger.enter(&event(1, Phase::Escalated));
+        ledger.enter(&event(1, Phase::Ended));
+        assert_eq!(ledger.stalls()[0].stack(), Some(&stack(2)));
+    }
+
+    #[test]
+    fn stacks_whose_stalls_never_come_do_not_pile_up() {
+        let mut ledger = Ledger::default();
+        for id in 0..10_000 {
+            ledger.attach(StallId(id), &stack(1));
+        }
+        assert_eq!(ledger.early.len(), MAX_EARLY);
+    }
 }

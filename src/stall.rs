@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::advice::{self, Advice};
 use crate::severity::Severity;
 
 /// A number that tells a stall from all others of this process.
@@ -390,6 +391,14 @@ impl Stall {
     /// Where the thread was, where that could be found out.
     pub const fn stack(&self) -> Option<&Stack> {
         self.stack.as_ref()
+    }
+
+    /// What there is to say about it, and what to do.
+    ///
+    /// From the catalogue; that of a report's findings may be one's own, see
+    /// [`Report::advise`](crate::Report::advise).
+    pub fn advice(&self) -> Advice {
+        advice::of(&self.cause, self.stack())
     }
 
     /// Whether it goes on: true in an [`Ended`](Phase::Ended) event only if the

@@ -2,6 +2,7 @@
 
 pub mod reports;
 pub mod testing;
+pub mod walkthrough;
 
 pub mod events {
     //! Stalls as tracing events.
