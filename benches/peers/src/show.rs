@@ -58,7 +58,8 @@ pub(crate) fn cost(rows: &[cost::Row]) -> String {
         match &row.instructions {
             Some(counted) => cells.extend([
                 format!("{:.0}", counted.a_poll),
-                format!("{:.0}", counted.added),
+                // Rounded to a whole one, and never to -0.
+                format!("{:.0}", counted.added.round() + 0.0),
                 counted
                     .added_to_like
                     .map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}")),

@@ -49,7 +49,8 @@ fn all_do_the_same_polls_and_none_is_free() {
         for runtime in ["multi_thread", "current_thread"] {
             let cost = &row[runtime];
             // 64 tasks, each with so many yields and the poll that follows the last.
-            assert_eq!(cost["polls_a_round"], 64 * 3_001, "{row:#}");
+            let polls = cost["polls_a_round"].as_u64().unwrap();
+            assert!([64 * 301, 64 * 3_001].contains(&polls), "{row:#}");
             assert!(cost["ns_a_poll"]["min"].as_f64().unwrap() > 1.0, "{row:#}");
             let ratio = &cost["cpu_to_bare"];
             let [min, median, max] =
