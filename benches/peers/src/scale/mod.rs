@@ -1,0 +1,4 @@
+//! What becomes of it with many tasks, and with many workers.
+
+pub(crate) mod tasks;
+pub(crate) mod workers;
