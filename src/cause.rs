@@ -22,6 +22,7 @@ pub(crate) fn judge(evidence: &Evidence) -> Cause {
         cpu_ns,
         waiting_ns,
         blocked_ns,
+        ..
     } = evidence.shares;
     let all_ns = cpu_ns + waiting_ns + blocked_ns;
     if all_ns == 0 {
@@ -74,6 +75,7 @@ mod tests {
                 cpu_ns,
                 waiting_ns,
                 blocked_ns,
+                ..Shares::default()
             },
             asleep: Some(Doing::Blocked(74)),
             last: Some(Doing::Running),

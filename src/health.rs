@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::pool::BlockingPool;
 use crate::severity::Severity;
 use crate::stall::Stall;
 
@@ -26,6 +27,8 @@ pub struct Health {
     pub(crate) tick_ns: u64,
     pub(crate) alive_tasks: usize,
     pub(crate) global_queue_depth: usize,
+    #[serde(default)]
+    pub(crate) blocking_pool: BlockingPool,
     pub(crate) gaps: u64,
     pub(crate) gaps_ns: u64,
     pub(crate) callback_panics: u64,
@@ -88,6 +91,11 @@ impl Health {
     /// Tasks that wait in the queue shared by all workers.
     pub const fn global_queue_depth(&self) -> usize {
         self.global_queue_depth
+    }
+
+    /// The work handed over by [`spawn_blocking`](crate::spawn_blocking).
+    pub const fn blocking_pool(&self) -> BlockingPool {
+        self.blocking_pool
     }
 
     /// How often the watchdog found that it had stood still: the process was

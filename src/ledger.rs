@@ -168,6 +168,8 @@ mod tests {
                 on_cpu_ns: 0,
                 waiting_ns: 0,
                 off_cpu_ns: 0,
+                known_polls: None,
+                one_poll: None,
                 cause: Cause::Unknown,
                 stack: None,
                 ongoing: phase != Phase::Ended,

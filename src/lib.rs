@@ -29,6 +29,7 @@
 //! | a runtime is watched | [`Watchdog`], [`Builder`], [`PollTiming`] |
 //! | a runtime's threads are known from the start | [`Builder::install`], [`hooks`] |
 //! | a future is tracked between its polls | [`Watched::tracked`], [`Watchdog::tasks`], [`LiveTask`] |
+//! | work for the blocking pool is seen | [`spawn_blocking`], [`BlockingPool`] |
 //! | what is told | [`StallEvent`], [`Stall`], [`Severity`], [`Thresholds`] |
 //! | what is summed up | [`Report`], [`Hotspot`], [`Advice`], [`Health`], [`Summary`] |
 //! | a future is tested | [`assert_no_stalls!`], [`assert_no_blocking!`], [`audit()`], [`Audit`], [`allow_blocking`], [`self_test`] |
@@ -59,6 +60,7 @@ mod limit;
 mod live;
 mod local;
 mod os;
+mod pool;
 mod registry;
 mod report;
 mod rollcall;
@@ -90,6 +92,7 @@ pub use error::Error;
 pub use health::Health;
 pub use histogram::Summary;
 pub use live::{LiveTask, TaskState};
+pub use pool::{BlockingPool, spawn_blocking};
 pub use report::{Confidence, Fingerprint, Hotspot, Origin, Report, SeverityCounts, TaskPolls};
 pub use severity::{Severity, Thresholds};
 pub use stall::{

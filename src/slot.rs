@@ -355,6 +355,11 @@ impl Slot {
         Polls::default()
     }
 
+    /// Observer: how many polls have begun on this thread.
+    pub(crate) fn begun(&self) -> u64 {
+        self.state.load(Relaxed) >> DEPTH_BITS
+    }
+
     /// Observer: asks for the exact end of the poll in progress.
     pub(crate) fn want_end(&self) {
         self.wanted.store(END, Relaxed);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::advice::{self, Advice};
+use crate::report::Confidence;
 use crate::severity::Severity;
 
 /// A number that tells a stall from all others of this process.
@@ -321,6 +322,10 @@ pub struct Stall {
     pub(crate) on_cpu_ns: u64,
     pub(crate) waiting_ns: u64,
     pub(crate) off_cpu_ns: u64,
+    #[serde(default)]
+    pub(crate) known_polls: Option<u64>,
+    #[serde(default)]
+    pub(crate) one_poll: Option<Confidence>,
     pub(crate) cause: Cause,
     pub(crate) stack: Option<Stack>,
     pub(crate) ongoing: bool,
@@ -383,6 +388,25 @@ impl Stall {
         Duration::from_nanos(self.waiting_ns)
     }
 
+    /// Of a turn: how many polls in it are known of, which are those of watched
+    /// futures; `None` for a poll. With `tokio_unstable` and
+    /// [`Builder::install`](crate::Builder::install) those of all spawned tasks are.
+    ///
+    /// Counted from the second tick that saw it on, so it is the least that there were.
+    pub const fn known_polls(&self) -> Option<u64> {
+        self.known_polls
+    }
+
+    /// Of a turn: how sure it is that one long poll made it, rather than many
+    /// shorter ones; `None` if nothing says so, and for a poll.
+    ///
+    /// High where its thread was seen in one and the same sleep for 9 tenths of its
+    /// duration or more, medium for half of it: a sleep is within one poll. Of a
+    /// thread that computed nothing is known.
+    pub const fn is_one_poll(&self) -> Option<Confidence> {
+        self.one_poll
+    }
+
     /// Why it does not return, as far as that is known.
     pub fn cause(&self) -> Cause {
         self.cause.clone()
@@ -442,6 +466,12 @@ impl fmt::Display for Stall {
             self.kind,
             self.duration()
         )?;
+        match (self.one_poll, self.known_polls) {
+            (Some(Confidence::High), _) => f.write_str(", in one poll")?,
+            (Some(_), _) => f.write_str(", mostly in one poll")?,
+            (None, Some(2..)) => write!(f, ", at least {} polls", self.known_polls.unwrap_or(0))?,
+            (None, _) => {}
+        }
         if let Some(task) = &self.task {
             write!(f, " in `{}`", task.name)?;
         }

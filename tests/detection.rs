@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{Told, alone, current_thread, from_20_ms, keep_busy, ms, multi_thread, spin, stop};
-use stallscope::{Phase, Severity, StallKind, WatchExt, Watchdog};
+use stallscope::{Confidence, Phase, Severity, StallKind, WatchExt, Watchdog};
 
 #[derive(Clone, Copy, Debug)]
 enum Way {
@@ -162,7 +162,42 @@ fn many_medium_polls_are_never_called_one_long_poll() {
     drop(watchdog);
     for event in told.all() {
         assert_eq!(event.stall.kind(), StallKind::Turn, "{event}");
+        assert_eq!(event.stall.is_one_poll(), None, "{event}");
     }
+    // A turn is 61 polls at most; those since the second look at it are known.
+    #[cfg(target_os = "linux")]
+    for event in told.of(Phase::Ended) {
+        let polls = event.stall.known_polls().unwrap();
+        assert!(polls <= 61, "{polls}: {event}");
+        if event.stall.duration() > ms(40) {
+            assert!(polls >= 2, "{polls}: {event}");
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn one_sleep_of_an_unwrapped_turn_is_one_poll() {
+    let _alone = alone();
+    let runtime = multi_thread(2);
+    let told = Told::default();
+    let watchdog = told.watch(&runtime);
+    runtime
+        .block_on(runtime.spawn(async { std::thread::sleep(ms(400)) }))
+        .unwrap();
+    told.wait_for_end();
+    // Many short sleeps in one poll, which could be of many polls.
+    let naps = async { (0..200).for_each(|_| std::thread::sleep(ms(2))) };
+    runtime.block_on(runtime.spawn(naps)).unwrap();
+    std::thread::sleep(ms(50));
+    drop(watchdog);
+    let ended = told.of(Phase::Ended);
+    let [one, many] = &ended[..] else {
+        panic!("{ended:#?}");
+    };
+    assert!(one.stall.is_one_poll() >= Some(Confidence::Medium), "{one}");
+    assert_eq!(many.stall.is_one_poll(), None, "{many}");
+    assert_eq!(one.stall.kind(), StallKind::Turn);
 }
 
 /// A machine that is busy otherwise can make any single measurement late.

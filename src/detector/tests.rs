@@ -120,6 +120,7 @@ impl World {
             cpu_ns: cpu_ms * MS,
             wait_ns: wait_ms * MS,
             state,
+            polls: 0,
         };
         self.seen.times = vec![(unit, times)];
     }

@@ -8,6 +8,8 @@ pub(crate) struct ThreadTimes {
     /// In a run queue, since the thread began; a wait is added when it ends.
     pub(crate) wait_ns: u64,
     pub(crate) state: ThreadState,
+    /// Polls of watched futures that it has begun.
+    pub(crate) polls: u64,
 }
 
 /// What a thread is doing.
@@ -28,6 +30,8 @@ pub(crate) struct Shares {
     pub(crate) cpu_ns: u64,
     pub(crate) waiting_ns: u64,
     pub(crate) blocked_ns: u64,
+    /// Polls of watched futures that it has begun.
+    pub(crate) polls: u64,
 }
 
 /// Splits the time since a first look at a thread into CPU, waiting and blocked.
@@ -38,6 +42,7 @@ pub(crate) struct Waiting {
     cpu_ns: u64,
     blocked_ns: u64,
     waiting_ns: u64,
+    polls: u64,
 }
 
 impl Waiting {
@@ -48,6 +53,7 @@ impl Waiting {
             cpu_ns: 0,
             blocked_ns: 0,
             waiting_ns: 0,
+            polls: 0,
         }
     }
 
@@ -56,6 +62,7 @@ impl Waiting {
         let cpu_ns = times.cpu_ns.saturating_sub(self.first.cpu_ns);
         let credited_ns = times.wait_ns.saturating_sub(self.first.wait_ns);
         self.cpu_ns = cpu_ns;
+        self.polls = times.polls.saturating_sub(self.first.polls);
         let other_ns = elapsed_ns.saturating_sub(cpu_ns);
         if times.state == ThreadState::Queued {
             // The wait that goes on is credited only when it ends, so it is what
@@ -73,6 +80,7 @@ impl Waiting {
             cpu_ns: self.cpu_ns,
             waiting_ns: self.waiting_ns,
             blocked_ns: self.blocked_ns,
+            polls: self.polls,
         }
     }
 
@@ -108,6 +116,7 @@ mod tests {
                 cpu_ns: 500,
                 wait_ns: 700,
                 state: OnCpu,
+                polls: 7,
             },
         );
         for ((now, cpu, wait, state), expected) in table {
@@ -115,8 +124,10 @@ mod tests {
                 cpu_ns: 500 + cpu,
                 wait_ns: 700 + wait,
                 state,
+                polls: 7 + now,
             };
             waiting.update(1_000 + now, times);
+            assert_eq!(waiting.shares().polls, now);
             assert_eq!(waiting.waiting_ns(), expected, "at {now}");
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::blocking::{Allowed, Blocking};
 use crate::health::Health;
+use crate::pool::BlockingPool;
 use crate::report::{Hotspot, Report, TaskPolls};
 use crate::stall::Stall;
 
@@ -72,6 +73,7 @@ impl Report {
             tasks,
             polls: self.polls.merged(&other.polls),
             lag: self.lag.merged(&other.lag),
+            blocking_waits: self.blocking_waits.merged(&other.blocking_waits),
             stalls,
             forgotten: self.forgotten + other.forgotten,
             health: self.health.merged(&other.health),
@@ -110,6 +112,7 @@ impl TaskPolls {
     fn merged(&self, other: &TaskPolls) -> TaskPolls {
         let mut all = self.clone();
         all.polls = self.polls.merged(&other.polls);
+        all.delays = self.delays.merged(&other.delays);
         all.stalls.add(&other.stalls);
         all
     }
@@ -167,6 +170,18 @@ impl Health {
             tick_ns: self.tick_ns.max(other.tick_ns),
             alive_tasks: self.alive_tasks + other.alive_tasks,
             global_queue_depth: self.global_queue_depth + other.global_queue_depth,
+            blocking_pool: BlockingPool {
+                queued: self.blocking_pool.queued + other.blocking_pool.queued,
+                running: self.blocking_pool.running + other.blocking_pool.running,
+                most_running: self
+                    .blocking_pool
+                    .most_running
+                    .max(other.blocking_pool.most_running),
+                longest_wait_ns: self
+                    .blocking_pool
+                    .longest_wait_ns
+                    .max(other.blocking_pool.longest_wait_ns),
+            },
             gaps: self.gaps + other.gaps,
             gaps_ns: self.gaps_ns.saturating_add(other.gaps_ns),
             callback_panics: self.callback_panics + other.callback_panics,

@@ -150,6 +150,8 @@ pub struct Report {
     pub(crate) tasks: Vec<TaskPolls>,
     pub(crate) polls: Summary,
     pub(crate) lag: Summary,
+    #[serde(default)]
+    pub(crate) blocking_waits: Summary,
     pub(crate) stalls: Vec<Stall>,
     pub(crate) forgotten: u64,
     pub(crate) health: Health,
@@ -267,6 +269,12 @@ impl Report {
     /// How long the polls of all watched futures took.
     pub const fn polls(&self) -> &Summary {
         &self.polls
+    }
+
+    /// How long work for the blocking pool has waited for a thread, of that which
+    /// was handed over by [`spawn_blocking`](crate::spawn_blocking).
+    pub const fn blocking_waits(&self) -> &Summary {
+        &self.blocking_waits
     }
 
     /// How late the event loop ran what was due.

@@ -249,6 +249,10 @@ impl Shown<'_> {
         if report.detection.is_none() {
             summary_row(f, "event loop lag", width, &report.lag)?;
         }
+        if report.blocking_waits.count() > 0 {
+            writeln!(f)?;
+            summary_row(f, "blocking pool", width, &report.blocking_waits)?;
+        }
         Ok(())
     }
 

@@ -11,7 +11,8 @@ use crate::driven::Driven;
 use crate::explain::{Explainer, Job, Purpose};
 use crate::os::{Activity, Captured, Capturer, Doing, Miss, SURELY_BACK_NS};
 use crate::registry::lock;
-use crate::stall::{Cause, Phase, StallId};
+use crate::report::Confidence;
+use crate::stall::{Cause, Phase, StallId, StallKind};
 use crate::teller::{Message, Queue};
 use crate::watchdog::Shared;
 use crate::watchdog::observe::Observer;
@@ -41,6 +42,44 @@ struct Open {
     tries_left: u8,
     /// At the last look that tried for a stack.
     activity: Option<Activity>,
+    sleep: OneSleep,
+}
+
+/// The longest time that the thread of a turn has been seen in one and the same
+/// sleep, which is within one poll.
+#[derive(Clone, Copy, Debug, Default)]
+struct OneSleep {
+    /// How it sleeps now, since which look, and how often it had gone to sleep then.
+    now: Option<(Doing, u64, u64)>,
+    longest_ns: u64,
+}
+
+impl OneSleep {
+    fn look(&mut self, now_ns: u64, doing: Option<Doing>, activity: Option<Activity>) {
+        let asleep = doing.filter(|doing| is_asleep(*doing)).zip(activity);
+        let Some((doing, activity)) = asleep else {
+            self.now = None;
+            return;
+        };
+        match self.now {
+            Some((same, since_ns, sleeps)) if same == doing && sleeps == activity.sleeps => {
+                self.longest_ns = self.longest_ns.max(now_ns.saturating_sub(since_ns));
+            }
+            _ => self.now = Some((doing, now_ns, activity.sleeps)),
+        }
+    }
+
+    /// How sure it is that a turn of this length was one poll.
+    const fn says(&self, duration_ns: u64) -> Option<Confidence> {
+        // Between two looks, a tick at each end is not seen.
+        if self.longest_ns >= duration_ns / 10 * 9 {
+            Some(Confidence::High)
+        } else if self.longest_ns >= duration_ns / 2 {
+            Some(Confidence::Medium)
+        } else {
+            None
+        }
+    }
 }
 
 impl Open {
@@ -91,6 +130,8 @@ pub(crate) struct Finding {
     pub(crate) cause: Cause,
     /// A stack was taken and is being symbolized.
     pub(crate) stack_coming: bool,
+    /// Of a turn: how sure it is that it is one poll.
+    pub(crate) one_poll: Option<Confidence>,
 }
 
 impl Inquiry {
@@ -134,6 +175,7 @@ impl Inquiry {
             last: None,
             tries_left: 0,
             activity: None,
+            sleep: OneSleep::default(),
         });
         open.told = *told;
         open.seen_ns = seen.now_ns;
@@ -152,12 +194,17 @@ impl Inquiry {
             last: open.last,
             asleep: most_often(&open.asleep),
         });
+        let one_poll = match told.kind {
+            StallKind::Turn => open.sleep.says(told.duration_ns),
+            StallKind::Poll => None,
+        };
         if goes_on {
             self.open.insert(told.id, open);
         }
         Finding {
             cause,
             stack_coming,
+            one_poll,
         }
     }
 
@@ -219,6 +266,10 @@ impl Inquiry {
         if !open.last.is_some_and(is_asleep) {
             let looks = open.looks();
             open.last = observer.doing(&open.told, seen, looks).or(open.last);
+        }
+        if open.told.kind == StallKind::Turn {
+            let activity = observer.activity(&open.told, seen);
+            open.sleep.look(seen.now_ns, open.last, activity);
         }
         if let Some(doing) = open.last.filter(|doing| is_asleep(*doing)) {
             match open.asleep.iter_mut().find(|(how, _)| *how == doing) {
@@ -291,4 +342,41 @@ fn most_often(asleep: &[(Doing, u32)]) -> Option<Doing> {
         .iter()
         .max_by_key(|(_, times)| *times)
         .map(|(how, _)| *how)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    fn activity(sleeps: u64) -> Option<Activity> {
+        Some(Activity { sleeps, cpu_ns: 0 })
+    }
+
+    #[test]
+    fn one_sleep_is_one_poll() {
+        let mut sleep = OneSleep::default();
+        for at_ms in [10, 50, 97] {
+            sleep.look(at_ms * MS, Some(Doing::Blocked(35)), activity(7));
+        }
+        assert_eq!(sleep.longest_ns, 87 * MS);
+        assert_eq!(sleep.says(95 * MS), Some(Confidence::High));
+        assert_eq!(sleep.says(120 * MS), Some(Confidence::Medium));
+        assert_eq!(sleep.says(300 * MS), None);
+    }
+
+    #[test]
+    fn many_sleeps_or_none_say_nothing() {
+        let mut sleep = OneSleep::default();
+        for at in 0..10 {
+            sleep.look(at * 10 * MS, Some(Doing::Blocked(35)), activity(at));
+        }
+        for at in 10..20 {
+            let calls = Doing::Blocked(35 + i64::try_from(at).unwrap());
+            sleep.look(at * 10 * MS, Some(calls), activity(10));
+            sleep.look(at * 10 * MS + MS, Some(Doing::Running), activity(10));
+        }
+        assert_eq!(sleep.says(200 * MS), None);
+    }
 }

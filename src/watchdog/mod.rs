@@ -28,6 +28,7 @@ use crate::ledger::Ledger;
 use crate::live::LiveTask;
 use crate::local;
 use crate::os::Capturer;
+use crate::pool;
 use crate::registry::{LabelId, Wish, Wished, lock, registry};
 use crate::report::{self, Report, SCHEMA_VERSION, TaskPolls};
 use crate::rollcall;
@@ -118,6 +119,7 @@ pub struct Watchdog {
     /// What was counted before it started.
     polls_before: HashMap<LabelId, Histogram>,
     delays_before: HashMap<LabelId, Histogram>,
+    waits_before: Histogram,
     /// Withdrawn last, after the thread has stopped.
     _wish: Wished,
     task: AbortHandle,
@@ -231,6 +233,7 @@ impl Watchdog {
             started_ns: clock.now_ns(),
             polls_before,
             delays_before,
+            waits_before: pool::waits(),
             _wish: wish,
             task: task.abort_handle(),
             thread: Some(thread),
@@ -280,6 +283,7 @@ impl Watchdog {
             tasks,
             polls: polls.summary(),
             lag: self.shared.lag.summary(),
+            blocking_waits: since(pool::waits(), Some(&self.waits_before)).summary(),
             stalls: ledger.stalls(),
             forgotten: ledger.forgotten(),
             health: self.health_with(&ledger),
@@ -314,6 +318,7 @@ impl Watchdog {
             tick_ns: self.shared.tick_ns,
             alive_tasks: self.runtime.alive_tasks(),
             global_queue_depth: self.runtime.global_queue_depth(),
+            blocking_pool: pool::look(self.clock),
             gaps: self.shared.gaps.load(Relaxed),
             gaps_ns: self.shared.gaps_ns.load(Relaxed),
             callback_panics: self.telling.panics.load(Relaxed),

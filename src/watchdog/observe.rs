@@ -219,11 +219,14 @@ impl Observer {
     }
 
     fn times(&mut self, number: usize) -> Option<ThreadTimes> {
-        let times = self.probe(number)?.times();
-        if times.is_none() {
+        let Some(times) = self.probe(number)?.times() else {
             self.probes.remove(&number);
-        }
-        times
+            return None;
+        };
+        Some(ThreadTimes {
+            polls: registry().thread(number)?.slot.begun(),
+            ..times
+        })
     }
 
     fn probe(&mut self, number: usize) -> Option<&ThreadProbe> {

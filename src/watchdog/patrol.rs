@@ -11,11 +11,11 @@ use crate::idle::Sleep;
 use crate::os;
 use crate::registry::registry;
 use crate::report;
-use crate::stall::{Cause, Phase, Stall, StallEvent, StallId, Task};
+use crate::stall::{Phase, Stall, StallEvent, StallId, StallKind, Task};
 use crate::teller::{Message, Queue, Untold};
 use crate::track;
 use crate::watchdog::Shared;
-use crate::watchdog::inquiry::Inquiry;
+use crate::watchdog::inquiry::{Finding, Inquiry};
 use crate::watchdog::observe::Observer;
 
 /// How soon the next tick may follow, whatever is due.
@@ -250,7 +250,7 @@ impl Patrol {
         for told in told.drain(..) {
             let goes_on = !over.contains(&told.id);
             let found = self.inquiry.find(&told, goes_on, &mut self.observer, seen);
-            let event = event_of(&told, found.cause);
+            let event = event_of(&told, &found);
             self.shared.ledger().enter(&event);
             self.queue.send(Message::Event(Box::new(Untold {
                 event,
@@ -261,7 +261,7 @@ impl Patrol {
     }
 }
 
-fn event_of(told: &Told, cause: Cause) -> StallEvent {
+fn event_of(told: &Told, found: &Finding) -> StallEvent {
     let task = told.culprit.and_then(|layer| {
         let label = registry().label_of(layer.label)?;
         Some(Task {
@@ -287,7 +287,9 @@ fn event_of(told: &Told, cause: Cause) -> StallEvent {
             on_cpu_ns: told.shares.cpu_ns,
             waiting_ns: told.shares.waiting_ns,
             off_cpu_ns: told.shares.blocked_ns,
-            cause,
+            known_polls: (told.kind == StallKind::Turn).then_some(told.shares.polls),
+            one_poll: found.one_poll,
+            cause: found.cause.clone(),
             stack: None,
             ongoing: told.phase != Phase::Ended || told.cut_off,
         },

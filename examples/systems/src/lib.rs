@@ -17,9 +17,9 @@
 //! | what | where |
 //! |---|---|
 //! | the words of the command line | [`args`] |
-//! | text for people, or lines of JSON | [`say`] |
+//! | text for people, or lines of JSON | [`mod@say`] |
 //! | a runtime and a watchdog to run a system on | [`stage`] |
-//! | faults, marked in the source, and whether a report has them | [`planted`] |
+//! | faults, marked in the source, and whether a report has them | [`mod@planted`] |
 //! | what a run has shown | [`verdict`] |
 //! | both runs of a system, one after the other | [`system`] |
 //! | servers that are no part of what is watched | [`server`] |

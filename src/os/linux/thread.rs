@@ -59,6 +59,8 @@ impl ThreadProbe {
             cpu_ns,
             wait_ns,
             state,
+            // Not the kernel's to know.
+            polls: 0,
         })
     }
 
