@@ -44,7 +44,7 @@ fn work_that_finds_no_thread_is_seen_waiting_and_its_wait_is_measured() {
             tokio::time::sleep(ms(1)).await;
         }
         let begin = Instant::now();
-        let third = spawn_blocking(|| Instant::now());
+        let third = spawn_blocking(Instant::now);
         tokio::time::sleep(ms(50)).await;
         let pool = watchdog.health().blocking_pool();
         assert_eq!((pool.queued(), pool.running()), (1, 2));
