@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::marker::PhantomData;
+use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use stallscope::{Phase, PollTiming, StallEvent, StallKind, Thresholds, WatchExt, Watchdog};
@@ -73,6 +74,45 @@ impl Contender for RuntimeWatch {
     }
 }
 
+/// Nothing wrapped, and the runtime's hooks set: with `tokio_unstable` those of polls too,
+/// by which every task is timed and named.
+pub(crate) struct Installed {
+    _watchdog: Watchdog,
+}
+
+impl Contender for Installed {
+    const NAME: &'static str = "stallscope, installed";
+    const DOES: &'static str = if cfg!(tokio_unstable) {
+        "publishes the poll, times it, counts it in a histogram of its task's place, by hooks"
+    } else {
+        "nothing; hooks at each park"
+    };
+    const LIKE: Like = if cfg!(tokio_unstable) {
+        Like::Timed
+    } else {
+        Like::Nothing
+    };
+    const TELLS: Tells = Tells::Program;
+
+    fn start(mut builder: Builder, settings: &Settings) -> Result<(Runtime, Self), Failure> {
+        let watchdog = settings_of(settings, PollTiming::Exact).install(&mut builder);
+        let runtime = build(builder)?;
+        let watchdog = watchdog.start_on(runtime.handle())?;
+        let contender = Installed {
+            _watchdog: watchdog,
+        };
+        Ok((runtime, contender))
+    }
+
+    fn spawn<F>(&self, on: &Handle, future: F) -> JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        on.spawn(future)
+    }
+}
+
 /// What is measured of a watched future's polls.
 pub(crate) trait Mode {
     const NAME: &'static str;
@@ -80,6 +120,8 @@ pub(crate) trait Mode {
     const LIKE: Like;
     /// Without one there is no watchdog.
     const TIMING: Option<PollTiming>;
+    /// Whether futures are tracked between their polls.
+    const TRACK: bool = false;
 }
 
 /// Each future is wrapped with `watched`.
@@ -100,7 +142,10 @@ impl<M: Mode> Contender for Watched<M> {
     fn start(builder: Builder, settings: &Settings) -> Result<(Runtime, Self), Failure> {
         let runtime = build(builder)?;
         let watchdog = match M::TIMING {
-            Some(timing) => Some(settings_of(settings, timing).start_on(runtime.handle())?),
+            Some(timing) => {
+                let watchdog = settings_of(settings, timing).track(M::TRACK);
+                Some(watchdog.start_on(runtime.handle())?)
+            }
             None => None,
         };
         let contender = Watched {
@@ -147,4 +192,28 @@ impl Mode for Exact {
     const DOES: &'static str = "publishes the poll, times it, counts it in a histogram of its name";
     const LIKE: Like = Like::Timed;
     const TIMING: Option<PollTiming> = Some(PollTiming::Exact);
+}
+
+/// One poll in a hundred is timed.
+pub(crate) enum Sampled {}
+
+impl Mode for Sampled {
+    const NAME: &'static str = "stallscope, 1 in 100 timed";
+    const DOES: &'static str = "publishes the poll, times one in a hundred";
+    const LIKE: Like = Like::Seen;
+    const TIMING: Option<PollTiming> = match NonZeroU32::new(100) {
+        Some(one_in) => Some(PollTiming::Sampled(one_in)),
+        None => None,
+    };
+}
+
+/// Each future's delays and wakers are tracked too.
+pub(crate) enum Tracked {}
+
+impl Mode for Tracked {
+    const NAME: &'static str = "stallscope, exact and tracked";
+    const DOES: &'static str = "as exact; and notes each wake, and how long until the poll";
+    const LIKE: Like = Like::Timed;
+    const TIMING: Option<PollTiming> = Some(PollTiming::Exact);
+    const TRACK: bool = true;
 }
