@@ -79,6 +79,7 @@ mod track;
 mod trim;
 mod watchdog;
 mod watched;
+mod watching;
 
 pub use advice::{Advice, Complexity, RiskCategory};
 #[doc(hidden)]

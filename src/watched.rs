@@ -12,13 +12,10 @@ use pin_project_lite::pin_project;
 use tokio::task::JoinHandle;
 
 use crate::audit::{self, Inherited};
-use crate::clock;
-use crate::idle;
 use crate::local;
-use crate::registry::{LabelId, RuntimeId, TIMED, Tag, Thread, Timing, registry, runtime_in};
-use crate::slot::Stamp;
-use crate::track::Tracking;
+use crate::registry::registry;
 use crate::watchdog::PollTiming;
+use crate::watching::{Watch, Watching};
 
 pin_project! {
     /// A future whose polls are watched; made by [`WatchExt::watched`].
@@ -45,98 +42,6 @@ impl<F: fmt::Debug> fmt::Debug for Watched<F> {
             .field("name", &self.name())
             .field("future", &self.future)
             .finish()
-    }
-}
-
-/// What a watched future remembers from poll to poll.
-#[derive(Debug)]
-pub(crate) struct Watch {
-    /// Its label, and the runtime that it was last polled on where a poll there
-    /// has nothing more to do than to publish itself; else [`RuntimeId::NEVER`].
-    word: u64,
-    task: u64,
-    span: u64,
-    /// The runtime that it was last polled on; [`RuntimeId::NEVER`] before its first poll.
-    runtime: RuntimeId,
-    /// `None` where the watchdogs' wish holds.
-    timing: Option<Timing>,
-    track: Track,
-}
-
-#[derive(Debug)]
-enum Track {
-    /// If a watchdog asks for it.
-    IfAsked,
-    Yes,
-    Tracked(Box<Tracking>),
-}
-
-impl Watch {
-    pub(crate) fn new(name: &str, location: &'static Location<'static>) -> Self {
-        let mut watch = Watch {
-            word: registry().label(name, location).pack(),
-            task: 0,
-            span: 0,
-            runtime: RuntimeId::NEVER,
-            timing: None,
-            track: Track::IfAsked,
-        };
-        watch.set_shortcut(RuntimeId::NEVER);
-        watch
-    }
-
-    fn label(&self) -> LabelId {
-        Tag::unpack(self.word).label
-    }
-
-    fn set_shortcut(&mut self, runtime: RuntimeId) {
-        self.word = self.label().pack() | u64::from(runtime.0);
-    }
-
-    /// The timing of its polls at the moment.
-    fn timing(&self) -> Timing {
-        match self.timing {
-            Some(own) if registry().is_watched() => own,
-            _ => registry().timing(),
-        }
-    }
-
-    /// On the first poll, and where this thread now works for another runtime.
-    #[cold]
-    fn get_to_know(&mut self, thread: &Thread) {
-        let place = local::place_here();
-        registry().claim(thread, place);
-        thread.set_polls_apart(place.worker.is_none());
-        if place.worker.is_none() {
-            idle::wake(place.runtime);
-        }
-        if self.runtime == RuntimeId::NEVER {
-            self.task = local::task_id();
-            self.span = tracing::Span::current().id().map_or(0, |id| id.into_u64());
-        }
-        self.runtime = place.runtime;
-        self.begin_tracking();
-        if self.span == 0 && self.timing.is_none() && self.tracking().is_none() {
-            self.set_shortcut(self.runtime);
-        }
-    }
-
-    fn begin_tracking(&mut self) {
-        let asked = match self.track {
-            Track::IfAsked => registry().tracks_all(),
-            Track::Yes => registry().is_watched(),
-            Track::Tracked(_) => false,
-        };
-        if asked && let Some(tracking) = Tracking::begin(self.label(), self.runtime, self.task) {
-            self.track = Track::Tracked(tracking);
-        }
-    }
-
-    fn tracking(&self) -> Option<&Tracking> {
-        match &self.track {
-            Track::Tracked(tracking) => Some(tracking),
-            Track::IfAsked | Track::Yes => None,
-        }
     }
 }
 
@@ -169,8 +74,7 @@ impl<F> Watched<F> {
     /// # }
     /// ```
     pub fn timing(mut self, timing: PollTiming) -> Self {
-        self.watch.timing = Some(timing.timing());
-        self.watch.set_shortcut(RuntimeId::NEVER);
+        self.watch.set_timing(timing.timing());
         self
     }
 }
@@ -202,7 +106,7 @@ impl<F> Watched<F> {
     /// # }
     /// ```
     pub fn tracked(mut self) -> Self {
-        self.watch.track = Track::Yes;
+        self.watch.set_tracked();
         self
     }
 }
@@ -230,133 +134,6 @@ impl<F: Future> Future for Watched<F> {
 #[inline(never)]
 fn poll_with<F: Future>(future: Pin<&mut F>, waker: &Waker) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(waker))
-}
-
-/// One poll being watched; its drop ends that, whichever way the poll is left.
-#[derive(Debug)]
-pub(crate) struct Watching<'a> {
-    thread: &'static Thread,
-    watch: &'a Watch,
-    /// What to poll with in place of the task's.
-    pub(crate) waker: Option<&'a Waker>,
-}
-
-impl<'a> Watching<'a> {
-    #[inline]
-    pub(crate) fn begin(
-        watch: &'a mut Watch,
-        thread: &'static Thread,
-        cx: &Context<'_>,
-        anchor: usize,
-    ) -> Self {
-        let key = thread.key();
-        let anchor = anchor as u64;
-        let begun = runtime_in(key) == runtime_in(watch.word) && {
-            let tag = Tag::pack(watch.word, key);
-            if tag & TIMED == 0 {
-                thread.slot.begin_plain(tag, watch.task, anchor)
-            } else {
-                let start = clock::counter_ticks();
-                thread.slot.begin_paced(start, tag, watch.task, anchor)
-            }
-        };
-        if begun {
-            return Watching {
-                thread,
-                watch,
-                waker: None,
-            };
-        }
-        begin_full(watch, thread, cx, anchor);
-        Watching {
-            thread,
-            watch,
-            waker: watch.tracking().map(Tracking::waker),
-        }
-    }
-}
-
-impl Drop for Watching<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        if self.thread.slot.is_wanted() {
-            close(self.thread, self.watch);
-        }
-        self.thread.slot.end();
-    }
-}
-
-/// Begins a poll that has more to do than most.
-// Not inlined, so that what is inlined into each future's poll is short; and
-// with one call at its end at most, so that it saves no registers.
-#[inline(never)]
-fn begin_full(watch: &mut Watch, thread: &'static Thread, cx: &Context<'_>, anchor: u64) {
-    if runtime_in(thread.place()) == runtime_in(watch.word)
-        && thread.skips_sample()
-        && thread
-            .slot
-            .begin_plain(Tag::pack(watch.word, thread.place()), watch.task, anchor)
-    {
-        return;
-    }
-    begin_anew(watch, thread, cx, anchor);
-}
-
-#[inline(never)]
-fn begin_anew(watch: &mut Watch, thread: &'static Thread, cx: &Context<'_>, anchor: u64) {
-    if runtime_in(thread.place()) != watch.runtime {
-        watch.get_to_know(thread);
-    }
-    let tracking = watch.tracking();
-    let due = tracking.is_some() || thread.is_due(watch.timing());
-    let start = if due { clock::ticks() } else { 0 };
-    if let Some(tracking) = tracking {
-        tracking.poll_begins(start, cx.waker(), thread);
-    }
-    thread.slot.begin(Stamp {
-        start,
-        tag: Tag::pack(watch.label().pack(), thread.place()),
-        task: watch.task,
-        span: watch.span,
-        anchor,
-    });
-}
-
-/// Ends a poll that is timed, or whose end somebody wants to know.
-// As `begin_full`.
-#[inline(never)]
-fn close(thread: &'static Thread, watch: &Watch) {
-    if let Some(start) = thread.slot.paced()
-        && let Some(recorder) = thread.recorder_if_made(watch.label())
-        && let Some(ns) = clock::ns_from_to(start, clock::counter_ticks())
-    {
-        if !recorder.try_record(ns) {
-            // Not by another reading of the clock, which might have its place
-            // already, and leave this one without for ever.
-            recorder.record(ns);
-        }
-        return;
-    }
-    close_full(thread, watch);
-}
-
-#[inline(never)]
-fn close_full(thread: &'static Thread, watch: &Watch) {
-    let start = thread.slot.start();
-    let end = clock::ticks();
-    if start != 0 {
-        let one_in = match (watch.tracking(), watch.timing()) {
-            // Each of its polls is timed.
-            (Some(_), _) => 1,
-            (None, Timing(one_in)) => one_in.max(1),
-        };
-        let ns = clock::ns_from_to(start, end).unwrap_or(0);
-        thread.recorder(watch.label()).record_many(ns, one_in);
-    }
-    if let Some(tracking) = watch.tracking() {
-        tracking.poll_ends(end);
-    }
-    thread.slot.close(end);
 }
 
 /// Watches futures: `fut.watched("thumbnail").await`.

@@ -23,7 +23,7 @@ use crate::report::Report;
 use crate::severity::Thresholds;
 use crate::stall::Stall;
 use crate::watchdog::Watchdog;
-use crate::watched::{Watch, Watching};
+use crate::watching::{Watch, Watching};
 
 /// What comes of an audit.
 #[derive(Debug)]

@@ -22,13 +22,6 @@ use crate::watchdog::observe::Observer;
 const TRIES: u8 = 5;
 /// See [`Open::looks`].
 const MANY_LOOKS: usize = 64;
-/// How long one capture may take: the longest wait for a thread's answer, and as
-/// much again to take in libraries that have been loaded; more in a debug build.
-const CAPTURE_NS: u64 = if cfg!(debug_assertions) {
-    50_000_000
-} else {
-    10_000_000
-};
 
 /// What is known of one stall in progress.
 #[derive(Debug)]
@@ -118,8 +111,6 @@ pub(crate) struct Inquiry {
     explainer: Explainer,
     queue: Queue,
     open: HashMap<u64, Open>,
-    /// Spent on captures since last asked for.
-    spent_ns: u64,
     /// Of the thread of a current-thread runtime, when it was last looked at.
     activity: Option<Activity>,
 }
@@ -149,15 +140,8 @@ impl Inquiry {
             explainer,
             queue,
             open: HashMap::new(),
-            spent_ns: 0,
             activity: None,
         }
-    }
-
-    /// How long captures have kept the watchdog since this was last asked; what
-    /// is beyond their bound was not spent on them.
-    pub(crate) fn take_spent_ns(&mut self) -> u64 {
-        std::mem::take(&mut self.spent_ns)
     }
 
     /// Looks into what is about to be told; takes a stack if it goes on.
@@ -232,7 +216,6 @@ impl Inquiry {
         let start_ns = self.clock.now_ns();
         let (activity, stack) = observer.capture_worker(capturer, 0, of, self.activity);
         let took_ns = self.clock.now_ns() - start_ns;
-        self.spent_ns += took_ns.min(CAPTURE_NS);
         self.activity = activity;
         if let Some(addresses) = stack {
             self.explainer.send(Job {
@@ -255,12 +238,10 @@ impl Inquiry {
         if open.tries_left > 0
             && let Some(capturer) = &mut self.capturer
         {
-            let start_ns = self.clock.now_ns();
             let now = observer.activity(&open.told, seen);
             let awake = open.is_awake(now);
             open.activity = now;
             let captured = observer.capture(capturer, &open.told, seen, awake);
-            self.spent_ns += (self.clock.now_ns() - start_ns).min(CAPTURE_NS);
             stack_coming = captured.is_some_and(|captured| self.take(captured, open));
         }
         if !open.last.is_some_and(is_asleep) {

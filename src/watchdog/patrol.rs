@@ -8,7 +8,7 @@ use crate::clock::Calibrated;
 use crate::detector::{Detector, Observation, Told, Unit};
 use crate::driven::Driven;
 use crate::idle::Sleep;
-use crate::os;
+use crate::os::{self, ThreadProbe};
 use crate::registry::registry;
 use crate::report;
 use crate::stall::{Phase, Stall, StallEvent, StallId, StallKind, Task};
@@ -20,6 +20,10 @@ use crate::watchdog::observe::Observer;
 
 /// How soon the next tick may follow, whatever is due.
 const SHORTEST_WAIT_NS: u64 = 20_000;
+
+/// How long the work of one look may take: unwind tables of a large program are
+/// taken in before its first stack. What is longer has stood still meanwhile.
+const WORK_NS: u64 = 100_000_000;
 
 /// At how many looks nothing may have happened before it sleeps without a timer:
 /// each time a worker has to wake it, which costs that worker a system call.
@@ -82,18 +86,16 @@ impl Patrol {
         let mut told = Vec::new();
         let mut planned_ns = None;
         let mut calm = Calm::default();
-        // What this thread has spent on work, and on waiting for a CPU.
-        let busy_ns = || {
-            let (usage, _) = os::usage();
-            usage.map_or(0, |usage| usage.wait_ns + usage.cpu_ns)
-        };
-        let mut was_busy_ns = busy_ns();
+        // How long this thread has waited for a CPU.
+        let own = ThreadProbe::open(os::thread_id());
+        let waited_ns = || own.as_ref().and_then(ThreadProbe::wait_ns).unwrap_or(0);
+        let mut had_waited_ns = waited_ns();
         loop {
             self.observer.observe(&self.detector, &mut seen);
-            let before_ns = std::mem::replace(&mut was_busy_ns, busy_ns());
+            let before_ns = std::mem::replace(&mut had_waited_ns, waited_ns());
             seen.gap_ns = planned_ns.map_or(0, |planned_ns| {
-                let busy_ns = was_busy_ns.saturating_sub(before_ns);
-                self.gap_ns(planned_ns, seen.now_ns, busy_ns)
+                let waited_ns = had_waited_ns.saturating_sub(before_ns);
+                self.gap_ns(planned_ns, seen.now_ns, waited_ns)
             });
             let next_id = &mut || registry().next_stall_id();
             self.detector.observe(&seen, next_id, &mut told);
@@ -104,12 +106,12 @@ impl Patrol {
             self.ask_whether_driven(&seen);
             self.look_for_stuck(seen.now_ns);
 
-            // Time spent on captures is not time in which the watchdog stood still.
-            let spent_ns = self.inquiry.take_spent_ns();
             let rest = self.rest(&seen, &mut calm);
             let stopped = match rest {
                 Rest::Until(next_ns) => {
-                    let next_ns = next_ns.max(seen.now_ns + spent_ns);
+                    // What this thread has done since it looked is no standstill.
+                    let done_ns = self.clock.now_ns().min(seen.now_ns + WORK_NS);
+                    let next_ns = next_ns.max(done_ns);
                     planned_ns = Some(next_ns);
                     self.shared.lag.plan(next_ns);
                     self.wait_until(next_ns)
@@ -123,7 +125,6 @@ impl Patrol {
             if stopped {
                 break;
             }
-            was_busy_ns = busy_ns();
         }
         self.detector.stop(self.clock.now_ns(), &mut told);
         self.tell(&mut told, &seen);
@@ -226,11 +227,10 @@ impl Patrol {
 
     /// How long the watchdog stood still, if it was late by more than it ever is.
     ///
-    /// Not where it was at work, like taking in the unwind tables of a large program
-    /// before its first stack, or waited for a CPU: others went on meanwhile, and
-    /// how long they waited themselves is known of each.
-    fn gap_ns(&self, planned_ns: u64, now_ns: u64, busy_ns: u64) -> u64 {
-        let late_ns = now_ns.saturating_sub(planned_ns).saturating_sub(busy_ns);
+    /// Not where it waited for a CPU: others went on meanwhile, and how long they
+    /// waited themselves is known of each.
+    fn gap_ns(&self, planned_ns: u64, now_ns: u64, waited_ns: u64) -> u64 {
+        let late_ns = now_ns.saturating_sub(planned_ns).saturating_sub(waited_ns);
         if late_ns <= self.shared.tolerance_ns {
             return 0;
         }

@@ -1,0 +1,46 @@
+//! What the hooks of parking tell of a worker.
+
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+use crate::clock;
+
+/// What a worker's thread tells when it parks and wakes; written by it alone.
+#[derive(Debug, Default)]
+pub(crate) struct Parking {
+    hooked: AtomicBool,
+    awake_since: AtomicU64,
+    busy_ns: AtomicU64,
+}
+
+impl Parking {
+    /// Owner only: it is about to park.
+    pub(crate) fn parks(&self) {
+        self.hooked.store(true, Relaxed);
+        self.awake_since.store(0, Relaxed);
+    }
+
+    /// Owner only: it has woken, at this time, and has worked for so long before.
+    pub(crate) fn wakes(&self, now: clock::Ticks, busy_ns: u64) {
+        self.busy_ns.store(busy_ns, Relaxed);
+        // Release: pairs with the acquire in `awake_since`.
+        self.awake_since.store(now, Release);
+    }
+
+    pub(super) fn forget(&self) {
+        self.hooked.store(false, Relaxed);
+        self.awake_since.store(0, Relaxed);
+    }
+
+    /// Whether the hooks are called on this thread.
+    pub(crate) fn is_hooked(&self) -> bool {
+        self.hooked.load(Relaxed)
+    }
+
+    /// When the turn began in which the worker has not yet told that it has worked
+    /// for more than this; `None` where that is not known.
+    pub(crate) fn awake_since(&self, busy_ns: u64) -> Option<clock::Ticks> {
+        let since = self.awake_since.load(Acquire);
+        (since != 0 && self.busy_ns.load(Relaxed) == busy_ns).then_some(since)
+    }
+}

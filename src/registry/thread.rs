@@ -1,0 +1,243 @@
+//! What one thread owns: its slot, its recorders, and who it is.
+
+#[cfg(tokio_unstable)]
+use std::panic::Location;
+use std::sync::OnceLock;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64};
+
+use crate::histogram::Recorder;
+use crate::registry::MAX_LABELS;
+use crate::registry::parking::Parking;
+use crate::registry::tag::{LabelId, Place, Timing, key};
+use crate::slot::{Seq, Slot};
+
+/// What one thread owns: its slot, its recorders, and who it is.
+#[derive(Debug)]
+pub(crate) struct Thread {
+    pub(crate) slot: Slot,
+    pub(super) recorders: [OnceLock<Box<Recorder>>; MAX_LABELS],
+    /// How long tracked futures waited from being woken to being polled.
+    pub(super) delays: OnceLock<Box<[OnceLock<Box<Recorder>>; MAX_LABELS]>>,
+    /// [`key`]; written with `place`, and where a watchdog starts or stops.
+    key: AtomicU64,
+    /// [`Place`], packed; set by the thread itself, or by the one that has taken
+    /// its worker over.
+    place: AtomicU64,
+    /// Labels of places where tasks are spawned: see [`Thread::label_at`].
+    #[cfg(tokio_unstable)]
+    labels_at: [LabelAt; LABELS_AT],
+    /// How many polls are left until the next that is timed; owner only.
+    until_sample: AtomicU32,
+    /// Where [`Thread::is_due`] takes its random numbers from; owner only.
+    random: AtomicU64,
+    /// What the hooks of parking tell of the worker that this thread runs.
+    pub(super) parking: Parking,
+    /// Polls watched futures without being a worker; nobody tells when it does.
+    polls_apart: AtomicBool,
+    /// The operating system's id; 0 where it is not known.
+    pub(super) tid: AtomicI32,
+    /// The audit whose poll is in progress; 0 for none. Written by the thread itself.
+    audit: AtomicU64,
+    /// Its number in the slot.
+    audited_seq: AtomicU64,
+    pub(super) taken: AtomicBool,
+}
+
+/// How many of them a thread remembers.
+#[cfg(tokio_unstable)]
+const LABELS_AT: usize = 64;
+
+/// The label of a place in the program, which stands for itself by its address.
+#[cfg(tokio_unstable)]
+#[derive(Debug)]
+struct LabelAt {
+    place: std::sync::atomic::AtomicUsize,
+    label: std::sync::atomic::AtomicU16,
+}
+
+#[cfg(tokio_unstable)]
+impl LabelAt {
+    const fn new() -> Self {
+        LabelAt {
+            place: std::sync::atomic::AtomicUsize::new(0),
+            label: std::sync::atomic::AtomicU16::new(0),
+        }
+    }
+}
+
+#[cfg(tokio_unstable)]
+impl Thread {
+    /// Owner only: the label of tasks that are spawned here, if it is remembered.
+    ///
+    /// A place that falls on the same entry as another takes turns with it; that
+    /// costs a search, and happens to few of a few dozen places.
+    pub(crate) fn label_at(&self, place: &'static Location<'static>) -> Option<LabelId> {
+        let address = std::ptr::from_ref(place).addr();
+        let entry = &self.labels_at[Self::entry_of(address)];
+        let known = entry.place.load(Relaxed) == address;
+        known.then(|| LabelId(entry.label.load(Relaxed)))
+    }
+
+    /// Owner only: for [`Thread::label_at`].
+    pub(crate) fn remember_label(&self, place: &'static Location<'static>, label: LabelId) {
+        let address = std::ptr::from_ref(place).addr();
+        let entry = &self.labels_at[Self::entry_of(address)];
+        entry.place.store(address, Relaxed);
+        entry.label.store(label.0, Relaxed);
+    }
+
+    /// A location is 24 bytes or so; multiplied by the golden ratio's bits, the
+    /// highest bits of neighbours differ (Knuth, TAOCP 3, 6.4).
+    const fn entry_of(address: usize) -> usize {
+        let hash = (address as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        (hash >> (u64::BITS - LABELS_AT.ilog2())) as usize % LABELS_AT
+    }
+}
+
+impl Thread {
+    pub(super) fn new() -> Self {
+        Thread {
+            slot: Slot::new(),
+            recorders: [const { OnceLock::new() }; MAX_LABELS],
+            delays: OnceLock::new(),
+            key: AtomicU64::new(0),
+            place: AtomicU64::new(0),
+            #[cfg(tokio_unstable)]
+            labels_at: [const { LabelAt::new() }; LABELS_AT],
+            until_sample: AtomicU32::new(0),
+            random: AtomicU64::new(0x9E37_79B9_7F4A_7C15),
+            parking: Parking::default(),
+            polls_apart: AtomicBool::new(false),
+            tid: AtomicI32::new(0),
+            audit: AtomicU64::new(0),
+            audited_seq: AtomicU64::new(0),
+            taken: AtomicBool::new(true),
+        }
+    }
+
+    /// Owner only: the recorder of one label.
+    pub(crate) fn recorder(&self, label: LabelId) -> &Recorder {
+        self.recorder_cell(label).get_or_init(new_recorder)
+    }
+
+    /// Polling thread only: of how long tracked futures of one label waited to be
+    /// polled, once woken.
+    pub(crate) fn delay_recorder(&self, label: LabelId) -> &Recorder {
+        let delays = self
+            .delays
+            .get_or_init(|| Box::new([const { OnceLock::new() }; MAX_LABELS]));
+        delays[label.index() % MAX_LABELS].get_or_init(new_recorder)
+    }
+
+    /// The recorder of one label, if there is one already.
+    #[inline]
+    pub(crate) fn recorder_if_made(&self, label: LabelId) -> Option<&Recorder> {
+        self.recorder_cell(label).get().map(Box::as_ref)
+    }
+
+    #[inline]
+    fn recorder_cell(&self, label: LabelId) -> &OnceLock<Box<Recorder>> {
+        // No label is beyond the bound, which the compiler is told by this.
+        &self.recorders[label.index() % MAX_LABELS]
+    }
+
+    /// Owner only: whether the poll that begins is one of those that are timed.
+    pub(crate) fn is_due(&self, timing: Timing) -> bool {
+        match timing {
+            Timing::NONE => false,
+            Timing::EACH => true,
+            Timing(_) if self.skips_sample() => false,
+            Timing(one_in) => {
+                self.until_sample.store(self.next_gap(one_in), Relaxed);
+                true
+            }
+        }
+    }
+
+    /// Owner only: whether one in so many polls is timed and this is none of them,
+    /// so far as that is known without asking more.
+    #[inline]
+    pub(crate) fn skips_sample(&self) -> bool {
+        let left = self.until_sample.load(Relaxed);
+        if left == 0 {
+            return false;
+        }
+        self.until_sample.store(left - 1, Relaxed);
+        true
+    }
+
+    /// How many polls to leave out: on average one less than `one_in`, at random,
+    /// so that a program whose polls repeat in a pattern is not seen at the same
+    /// place of it each time.
+    #[cold]
+    fn next_gap(&self, one_in: u32) -> u32 {
+        // xorshift64 (Marsaglia, "Xorshift RNGs", 2003).
+        let mut x = self.random.load(Relaxed);
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        self.random.store(x, Relaxed);
+        let span = 2 * u64::from(one_in) - 1;
+        u32::try_from((x >> 32) % span).unwrap_or(one_in)
+    }
+
+    /// See [`key`].
+    #[inline]
+    pub(crate) fn key(&self) -> u64 {
+        // Relaxed: a poll that sees a change late is timed one poll later.
+        self.key.load(Relaxed)
+    }
+
+    /// Its packed place.
+    pub(crate) fn place(&self) -> u64 {
+        self.place.load(Relaxed)
+    }
+
+    pub(crate) const fn parking(&self) -> &Parking {
+        &self.parking
+    }
+
+    /// Whether watched futures are polled on it although it is no worker.
+    pub(crate) fn polls_apart(&self) -> bool {
+        self.polls_apart.load(Relaxed)
+    }
+
+    /// Owner only.
+    pub(crate) fn set_polls_apart(&self, apart: bool) {
+        self.polls_apart.store(apart, Relaxed);
+    }
+
+    /// Only under the lock of the registry's wishes.
+    pub(super) fn set(&self, place: Place, timing: Timing) {
+        self.place.store(place.pack(), Relaxed);
+        self.key.store(key::of(place, timing), Relaxed);
+    }
+
+    /// The operating system's id of the thread that owns this entry now.
+    pub(crate) fn tid(&self) -> Option<i32> {
+        let tid = self.tid.load(Acquire);
+        (tid != 0).then_some(tid)
+    }
+
+    /// The audited poll in progress: its audit, 0 for none, and its number.
+    pub(crate) fn audited(&self) -> (u64, Seq) {
+        // Acquire: pairs with the release in `set_audited`. Between the two loads
+        // another poll may begin; whoever looks, looks again at the end.
+        (self.audit.load(Acquire), self.audited_seq.load(Relaxed))
+    }
+
+    pub(crate) fn set_audited(&self, (audit, seq): (u64, Seq)) {
+        self.audited_seq.store(seq, Relaxed);
+        self.audit.store(audit, Release);
+    }
+
+    pub(super) fn take(&self) {
+        self.tid.store(crate::os::thread_id(), Release);
+    }
+}
+
+#[cold]
+fn new_recorder() -> Box<Recorder> {
+    Box::new(Recorder::new())
+}
