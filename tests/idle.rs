@@ -177,6 +177,29 @@ fn a_current_thread_runtime_sleeps_and_wakes_too() {
 }
 
 #[test]
+fn it_sleeps_between_its_looks_for_stuck_tasks_and_is_woken_all_the_same() {
+    let _alone = alone();
+    let (send, events) = channel();
+    let mut runtime = workers(1);
+    let watchdog = Watchdog::builder()
+        .track(true)
+        .stuck_after(Some(Duration::from_secs(3_600)))
+        .on_stall(move |event| send.send(event.clone()).unwrap_or(()))
+        .install(&mut runtime);
+    let runtime = runtime.enable_all().build().unwrap();
+    let watchdog = watchdog.start_on(runtime.handle()).unwrap();
+    let forgotten = runtime.spawn(std::future::pending::<()>().watched("forgotten"));
+    until_asleep(&watchdog);
+    assert_eq!(watchdog.tasks().len(), 1);
+    runtime
+        .block_on(runtime.spawn(async { thread::sleep(ms(100)) }))
+        .unwrap();
+    let event = events.recv_timeout(Duration::from_secs(20)).unwrap();
+    assert_eq!(event.phase, Phase::Started);
+    forgotten.abort();
+}
+
+#[test]
 fn a_watchdog_can_be_shared() {
     fn shared<T: Send + Sync>() {}
     shared::<Watchdog>();

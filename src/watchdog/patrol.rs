@@ -29,6 +29,9 @@ const WORK_NS: u64 = 100_000_000;
 /// each time a worker has to wake it, which costs that worker a system call.
 const CALM_LOOKS: u32 = 3;
 
+/// For how many ticks it rests at most while workers come and go.
+const MOST_TICKS: u64 = 8;
+
 /// For how long nothing has happened.
 #[derive(Debug, Default)]
 struct Calm {
@@ -40,8 +43,10 @@ struct Calm {
 #[derive(Debug)]
 enum Rest {
     Until(u64),
-    /// The hooks of parking will tell when there is something to see.
-    UntilWoken,
+    /// The hooks of parking will tell when there is something to see; or until then.
+    UntilWoken {
+        or_ns: u64,
+    },
 }
 
 /// What the thread works with.
@@ -116,10 +121,10 @@ impl Patrol {
                     self.shared.lag.plan(next_ns);
                     self.wait_until(next_ns)
                 }
-                Rest::UntilWoken => {
+                Rest::UntilWoken { or_ns } => {
                     planned_ns = None;
                     self.shared.lag.plan(u64::MAX);
-                    self.sleep(&seen)
+                    self.sleep(&seen, or_ns)
                 }
             };
             if stopped {
@@ -173,30 +178,36 @@ impl Patrol {
         self.shared.lag.resume_if(moved);
         if calm.looks >= CALM_LOOKS {
             // A task that is forgotten wakes nobody.
-            return match &self.stuck {
-                Some(stuck) if track::any(self.observer.runtime()) => {
-                    Rest::Until(stuck.next_ns.max(self.next_ns(seen.now_ns)))
-                }
-                _ => Rest::UntilWoken,
+            let tracked = |_: &&Stuck| track::any(self.observer.runtime());
+            let stuck = self.stuck.as_ref().filter(tracked);
+            return Rest::UntilWoken {
+                or_ns: stuck.map_or(u64::MAX, |stuck| stuck.next_ns),
             };
         }
         let dated = seen.waits_ns.iter().all(Option::is_some);
         if dated {
             let late_ns = self.monitor_ns.saturating_add(self.shared.tick_ns / 2);
+            // Not so long that it seems not to watch any more.
+            let late_ns = late_ns.min(self.shared.tick_ns.saturating_mul(MOST_TICKS));
             Rest::Until(seen.now_ns.saturating_add(late_ns))
         } else {
             Rest::Until(self.next_ns(seen.now_ns))
         }
     }
 
-    /// Sleeps until a worker wakes; true if it is time to stop.
-    fn sleep(&self, seen: &Observation) -> bool {
+    /// Sleeps until a worker wakes, or until then; true if it is time to stop.
+    fn sleep(&self, seen: &Observation, or_ns: u64) -> bool {
         self.shared.asleep.store(true, Relaxed);
         let sleep = Sleep::begin(self.observer.runtime());
         let stopped = || self.shared.stop.load(Acquire);
         if self.observer.is_still_idle(seen) {
             while !sleep.is_over() && !stopped() {
-                std::thread::park();
+                let left_ns = or_ns.saturating_sub(self.clock.now_ns());
+                match or_ns {
+                    u64::MAX => std::thread::park(),
+                    _ if left_ns == 0 => break,
+                    _ => std::thread::park_timeout(Duration::from_nanos(left_ns)),
+                }
             }
         }
         self.shared.asleep.store(false, Relaxed);
