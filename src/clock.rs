@@ -12,6 +12,7 @@
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU8, AtomicU64};
+use std::time::Duration;
 
 use crate::os;
 
@@ -95,6 +96,11 @@ pub(crate) fn ns_from_to(from: Ticks, to: Ticks) -> Option<u64> {
     Some(((ticks * u128::from(SCALE.load(Relaxed))) >> SCALE_BITS) as u64)
 }
 
+/// A duration as all inner times are kept.
+pub(crate) fn ns_of(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
 impl Calibrated {
     /// Nanoseconds since the clock was made ready; comparable with [`Calibrated::now_ns`].
     pub(crate) fn ns_of(&self, ticks: Ticks) -> u64 {
@@ -110,7 +116,7 @@ impl Calibrated {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
 
     #[test]
     fn agrees_with_the_standard_clock() {

@@ -5,9 +5,10 @@
 //! grows old is looked into: soon again where it is driven, because that may
 //! end without a word, and ever later where it is not.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use crate::detector::WorkerSeen;
+use crate::registry::lock;
 
 /// For how long an answer holds at least; else for a sixteenth of the turn's age,
 /// by which a stall can seem longer that ends with the runtime left alone.
@@ -33,7 +34,7 @@ pub(crate) struct Driven(Mutex<State>);
 impl Driven {
     /// Whether to look now, into a turn of this age.
     pub(crate) fn ask(&self, of: &WorkerSeen, age_ns: u64, monitor_ns: u64, now_ns: u64) -> bool {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.0);
         if !state.of.same_turn(of) {
             *state = State {
                 of: *of,
@@ -68,7 +69,7 @@ impl Driven {
         took_ns: u64,
         now_ns: u64,
     ) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.0);
         if !state.of.same_turn(of) {
             return;
         }
@@ -85,7 +86,7 @@ impl Driven {
 
     /// Whether this turn is known to be driven.
     pub(crate) fn holds(&self, of: &WorkerSeen, now_ns: u64) -> bool {
-        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = lock(&self.0);
         state.of.same_turn(of) && now_ns < state.until_ns
     }
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::stall::Location;
+use crate::clock;
+use crate::stall::{Location, Task};
 
 /// What a tracked future is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -38,9 +39,8 @@ impl fmt::Display for TaskState {
 /// A tracked future at one moment; from [`Watchdog::tasks`](crate::Watchdog::tasks).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LiveTask {
-    pub(crate) name: String,
-    pub(crate) location: Option<Location>,
-    pub(crate) id: Option<u64>,
+    #[serde(flatten)]
+    pub(crate) task: Task,
     pub(crate) state: TaskState,
     pub(crate) age_ns: u64,
     pub(crate) since_ns: u64,
@@ -51,17 +51,17 @@ pub struct LiveTask {
 impl LiveTask {
     /// The name given to [`watched`](crate::WatchExt::watched).
     pub fn name(&self) -> &str {
-        &self.name
+        self.task.name()
     }
 
     /// Where it was given; `None` for `other`, which stands for all beyond the bound.
     pub const fn location(&self) -> Option<&Location> {
-        self.location.as_ref()
+        self.task.location()
     }
 
     /// tokio's id of the task it runs in, as `tokio::task::Id` prints it.
     pub const fn id(&self) -> Option<u64> {
-        self.id
+        self.task.id()
     }
 
     /// What it is doing.
@@ -96,7 +96,7 @@ impl LiveTask {
 
     /// Whether it has waited for so long without having been woken.
     pub fn is_stuck(&self, after: Duration) -> bool {
-        self.is_stuck_for(crate::runtime::ns(after))
+        self.is_stuck_for(clock::ns_of(after))
     }
 
     pub(crate) fn is_stuck_for(&self, after_ns: u64) -> bool {
@@ -107,8 +107,14 @@ impl LiveTask {
 
 impl fmt::Display for LiveTask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` {} for {:.1?}", self.name, self.state, self.since())?;
-        if let Some(location) = &self.location {
+        write!(
+            f,
+            "`{}` {} for {:.1?}",
+            self.name(),
+            self.state,
+            self.since()
+        )?;
+        if let Some(location) = self.location() {
             write!(f, " (future made at {location})")?;
         }
         Ok(())

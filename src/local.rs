@@ -3,10 +3,11 @@
 use std::cell::Cell;
 use std::hash::{Hash, Hasher};
 
+use tokio::runtime::{Handle, worker_index};
+
 use crate::clock;
 use crate::idle;
 use crate::registry::{Place, RuntimeId, Thread, registry};
-use crate::runtime;
 
 thread_local! {
     /// This thread's entry. Without a destructor, so that a poll reads it with
@@ -46,47 +47,52 @@ fn enrol() -> Option<&'static Thread> {
 
 /// Learns from tokio which runtime and worker this thread is working for.
 pub(crate) fn place_here() -> Place {
-    let runtime = tokio::runtime::Handle::try_current()
-        .map(|handle| runtime_id(&handle))
-        .unwrap_or_default();
+    place_in(Handle::try_current().ok().as_ref())
+}
+
+/// The same, in the runtime of this handle.
+fn place_in(handle: Option<&Handle>) -> Place {
     Place {
-        runtime,
-        worker: tokio::runtime::worker_index().and_then(|worker| u16::try_from(worker).ok()),
+        runtime: handle.map(runtime_id).unwrap_or_default(),
+        worker: worker_index().and_then(|worker| u16::try_from(worker).ok()),
     }
 }
 
 /// Makes this thread known as the worker that it is at the moment.
 pub(crate) fn announce() {
-    if let Some(thread) = this_thread() {
-        let place = place_here();
-        if place.worker.is_some() {
-            registry().claim(thread, place);
-        }
+    announce_in(Handle::try_current().ok().as_ref());
+}
+
+fn announce_in(handle: Option<&Handle>) -> Option<&'static Thread> {
+    let thread = this_thread()?;
+    let place = place_in(handle);
+    if place.worker.is_some() {
+        registry().claim(thread, place);
     }
+    Some(thread)
 }
 
 /// This thread is about to park its worker.
 pub(crate) fn parks() {
-    announce();
-    if let Some(thread) = this_thread() {
+    if let Some(thread) = announce_in(Handle::try_current().ok().as_ref()) {
         thread.parking().parks();
     }
 }
 
 /// This thread's worker has woken.
 pub(crate) fn wakes() {
-    announce();
-    let Some(thread) = this_thread() else { return };
-    let handle = tokio::runtime::Handle::try_current();
-    if let (Ok(handle), Some(worker)) = (handle, tokio::runtime::worker_index()) {
+    let handle = Handle::try_current().ok();
+    if let Some(thread) = announce_in(handle.as_ref())
+        && let (Some(handle), Some(worker)) = (handle, worker_index())
+    {
         let busy = handle.metrics().worker_total_busy_duration(worker);
-        thread.parking().wakes(clock::ticks(), runtime::ns(busy));
+        thread.parking().wakes(clock::ticks(), clock::ns_of(busy));
         idle::wake(runtime_id(&handle));
     }
 }
 
 /// The number within tokio's opaque id of a runtime.
-pub(crate) fn runtime_id(handle: &tokio::runtime::Handle) -> RuntimeId {
+pub(crate) fn runtime_id(handle: &Handle) -> RuntimeId {
     RuntimeId(number_in(&handle.id()) as u32)
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::runtime::{Handle, RuntimeFlavor, RuntimeMetrics};
 
+use crate::clock;
 use crate::detector::WorkerSeen;
 use crate::local;
 use crate::registry::RuntimeId;
@@ -39,9 +40,11 @@ impl Drop for Sentinel {
     }
 }
 
-/// As all inner times are kept.
-pub(crate) fn ns(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+/// How often a runtime's workers have parked and woken in all.
+pub(crate) fn parks(metrics: &RuntimeMetrics) -> u64 {
+    (0..metrics.num_workers())
+        .map(|worker| metrics.worker_park_unpark_count(worker))
+        .sum()
 }
 
 /// A runtime being watched.
@@ -108,7 +111,7 @@ impl Runtime {
         WorkerSeen {
             parked: parks % 2 == 1,
             parks,
-            busy_ns: ns(busy),
+            busy_ns: clock::ns_of(busy),
             began_ns: None,
             driven: self.is_driven(parks, busy),
         }
@@ -116,9 +119,7 @@ impl Runtime {
 
     /// How often its workers have parked and woken in all.
     pub(crate) fn parks(&self) -> u64 {
-        (0..self.workers())
-            .map(|worker| self.metrics.worker_park_unpark_count(worker))
-            .sum()
+        parks(&self.metrics)
     }
 
     /// Whether a worker that tells nothing new is known to be in its loop.

@@ -15,11 +15,11 @@ use std::time::Duration;
 use tokio::runtime::RuntimeMetrics;
 use tokio::time::Instant;
 
-use crate::clock::Calibrated;
+use crate::clock::{self, Calibrated};
 use crate::histogram::{Histogram, Recorder, Summary};
 use crate::local;
 use crate::registry::lock;
-use crate::runtime::{Sentinel, ns};
+use crate::runtime::{self, Sentinel};
 
 /// What the sampler has measured, and what it must not count.
 #[derive(Debug)]
@@ -161,9 +161,7 @@ struct Quiet {
 impl Quiet {
     /// To be asked at each sample.
     fn lasts(&mut self, metrics: &RuntimeMetrics) -> bool {
-        let parks = (0..metrics.num_workers())
-            .map(|worker| metrics.worker_park_unpark_count(worker))
-            .sum();
+        let parks = runtime::parks(metrics);
         let before = std::mem::replace(&mut self.parks, parks);
         let only_this = parks.saturating_sub(before) <= PARKS_OF_A_SAMPLE;
         self.samples = if only_this { self.samples + 1 } else { 0 };
@@ -179,7 +177,7 @@ pub(crate) async fn sample(
     metrics: RuntimeMetrics,
     sentinel: Sentinel,
 ) {
-    let period_ns = ns(period);
+    let period_ns = clock::ns_of(period);
     let mut quiet = Quiet::default();
     loop {
         let due = Instant::now() + period;

@@ -198,6 +198,21 @@ impl Slot {
     /// whether it was published.
     #[inline]
     pub(crate) fn begin_plain(&self, tag: u64, task: u64, anchor: u64) -> bool {
+        self.begin_outermost(tag, task, anchor, |_| ())
+    }
+
+    /// As [`Slot::begin_plain`], for a poll that is timed as each is.
+    #[inline]
+    pub(crate) fn begin_paced(&self, start: u64, tag: u64, task: u64, anchor: u64) -> bool {
+        self.begin_outermost(tag, task, anchor, |frame| {
+            frame.start.store(start, Release);
+            // Relaxed: for the owner itself.
+            self.wanted.store(PACED, Relaxed);
+        })
+    }
+
+    #[inline]
+    fn begin_outermost(&self, tag: u64, task: u64, anchor: u64, more: impl FnOnce(&Frame)) -> bool {
         // Relaxed: only the owner writes `state`, and the owner is this thread.
         let state = self.state.load(Relaxed);
         if state & DEPTH_MASK != 0 {
@@ -206,24 +221,8 @@ impl Slot {
         let [frame, ..] = &self.frames;
         let seq = state + BEGIN;
         frame.store_plain(seq, tag, task, anchor);
+        more(frame);
         // Release: pairs with the first load in `polls`.
-        self.state.store(seq, Release);
-        true
-    }
-
-    /// As [`Slot::begin_plain`], for a poll that is timed as each is.
-    #[inline]
-    pub(crate) fn begin_paced(&self, start: u64, tag: u64, task: u64, anchor: u64) -> bool {
-        let state = self.state.load(Relaxed);
-        if state & DEPTH_MASK != 0 {
-            return false;
-        }
-        let [frame, ..] = &self.frames;
-        let seq = state + BEGIN;
-        frame.store_plain(seq, tag, task, anchor);
-        frame.start.store(start, Release);
-        // Relaxed: for the owner itself.
-        self.wanted.store(PACED, Relaxed);
         self.state.store(seq, Release);
         true
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::advice::{self, Advice};
+use crate::registry::{LabelId, registry};
 use crate::report::Confidence;
 use crate::severity::Severity;
 
@@ -157,6 +158,16 @@ pub struct Task {
 }
 
 impl Task {
+    /// The future of a label in a task of tokio's; 0 for none.
+    pub(crate) fn of(label: LabelId, task: u64) -> Option<Self> {
+        let label = registry().label_of(label)?;
+        Some(Task {
+            name: label.name.into_string(),
+            location: label.location.map(Into::into),
+            id: (task != 0).then_some(task),
+        })
+    }
+
     /// The name given to [`watched`](crate::WatchExt::watched).
     pub fn name(&self) -> &str {
         &self.name

@@ -106,21 +106,14 @@ pub(crate) fn end() {
 }
 
 fn close(thread: &'static Thread) {
-    let label = Tag::unpack(thread.slot.tag()).label;
-    if let Some(start) = thread.slot.paced()
-        && let Some(recorder) = thread.recorder_if_made(label)
-        && let Some(ns) = clock::ns_from_to(start, clock::counter_ticks())
-    {
-        if !recorder.try_record(ns) {
-            recorder.record(ns);
-        }
+    let label = || Tag::unpack(thread.slot.tag()).label;
+    if thread.record_paced(label) {
         return;
     }
     let (start, end) = (thread.slot.start(), clock::ticks());
     if start != 0 && thread.slot.is_latest() {
         let Timing(one_in) = registry().timing();
-        let ns = clock::ns_from_to(start, end).unwrap_or(0);
-        thread.recorder(label).record_many(ns, one_in.max(1));
+        thread.record(label(), start, end, one_in);
     }
     thread.slot.close(end);
 }

@@ -13,6 +13,7 @@ use std::task::{Wake, Waker};
 use crate::clock::{self, Calibrated, Ticks};
 use crate::live::{LiveTask, TaskState};
 use crate::registry::{LabelId, RuntimeId, Thread, lock, registry};
+use crate::stall::Task;
 
 /// How many futures at once can be tracked; those beyond are watched only.
 const MAX_TRACKED: usize = 1 << 16;
@@ -180,7 +181,7 @@ pub(crate) fn tasks(clock: &Calibrated, runtime: RuntimeId) -> Vec<LiveTask> {
     let now_ns = clock.now_ns();
     let entries = entries(runtime);
     let mut tasks: Vec<_> = entries
-        .into_iter()
+        .iter()
         .filter_map(|entry| entry.look(clock, now_ns))
         .collect();
     tasks.sort_by_key(|task| std::cmp::Reverse(task.since_ns));
@@ -192,14 +193,12 @@ pub(crate) fn newly_stuck(clock: &Calibrated, runtime: RuntimeId, after_ns: u64)
     let now_ns = clock.now_ns();
     let mut stuck = Vec::new();
     for entry in entries(runtime) {
-        let told = &entry.told;
-        if !told.load(Relaxed) {
-            let flag = Arc::clone(&entry);
-            let task = entry.look(clock, now_ns);
-            if let Some(task) = task.filter(|task| task.is_stuck_for(after_ns)) {
-                flag.told.store(true, Relaxed);
-                stuck.push(task);
-            }
+        if !entry.told.load(Relaxed)
+            && let Some(task) = entry.look(clock, now_ns)
+            && task.is_stuck_for(after_ns)
+        {
+            entry.told.store(true, Relaxed);
+            stuck.push(task);
         }
     }
     stuck
@@ -213,12 +212,11 @@ pub(crate) fn any(runtime: RuntimeId) -> bool {
 }
 
 impl Entry {
-    fn look(self: Arc<Self>, clock: &Calibrated, now_ns: u64) -> Option<LiveTask> {
+    fn look(self: &Arc<Self>, clock: &Calibrated, now_ns: u64) -> Option<LiveTask> {
         // One reference is the caller's.
-        let wakers = Arc::strong_count(&self).saturating_sub(OWN_REFERENCES + 1);
+        let wakers = Arc::strong_count(self).saturating_sub(OWN_REFERENCES + 1);
         let polling = self.polling.load(Acquire);
         let woken = self.woken.load(Relaxed) != 0;
-        let label = registry().label_of(self.label)?;
         let since_ns = |ticks| now_ns.saturating_sub(clock.ns_of(ticks));
         let mut busy_ns = self.busy_ns.load(Relaxed);
         let in_state_ns = since_ns(self.since.load(Relaxed));
@@ -226,9 +224,7 @@ impl Entry {
             busy_ns += in_state_ns;
         }
         Some(LiveTask {
-            name: label.name.into_string(),
-            location: label.location.map(Into::into),
-            id: (self.task != 0).then_some(self.task),
+            task: Task::of(self.label, self.task)?,
             state: match (polling, woken, wakers) {
                 (true, ..) => TaskState::Polling,
                 (false, true, _) => TaskState::Woken,

@@ -77,9 +77,7 @@ impl<F> Watched<F> {
         self.watch.set_timing(timing.timing());
         self
     }
-}
 
-impl<F> Watched<F> {
     /// Tracks what it does between its polls, while there is a watchdog: how long it
     /// waits to be polled once woken, and who could wake it.
     ///

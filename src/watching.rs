@@ -207,15 +207,7 @@ fn begin_anew(watch: &mut Watch, thread: &'static Thread, cx: &Context<'_>, anch
 // As `begin_full`.
 #[inline(never)]
 fn close(thread: &'static Thread, watch: &Watch) {
-    if let Some(start) = thread.slot.paced()
-        && let Some(recorder) = thread.recorder_if_made(watch.label())
-        && let Some(ns) = clock::ns_from_to(start, clock::counter_ticks())
-    {
-        if !recorder.try_record(ns) {
-            // Not by another reading of the clock, which might have its place
-            // already, and leave this one without for ever.
-            recorder.record(ns);
-        }
+    if thread.record_paced(|| watch.label()) {
         return;
     }
     close_full(thread, watch);
@@ -226,13 +218,12 @@ fn close_full(thread: &'static Thread, watch: &Watch) {
     let start = thread.slot.start();
     let end = clock::ticks();
     if start != 0 {
-        let one_in = match (watch.tracking(), watch.timing()) {
+        let Timing(one_in) = match watch.tracking() {
             // Each of its polls is timed.
-            (Some(_), _) => 1,
-            (None, Timing(one_in)) => one_in.max(1),
+            Some(_) => Timing::EACH,
+            None => watch.timing(),
         };
-        let ns = clock::ns_from_to(start, end).unwrap_or(0);
-        thread.recorder(watch.label()).record_many(ns, one_in);
+        thread.record(watch.label(), start, end, one_in);
     }
     if let Some(tracking) = watch.tracking() {
         tracking.poll_ends(end);

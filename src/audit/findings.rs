@@ -238,7 +238,7 @@ impl<'a> Findings<'a> {
     }
 
     fn judge_in_progress(&mut self, poll: &InProgress, name: &TaskName) {
-        let age_ns = u64::try_from(poll.age.as_nanos()).unwrap_or(u64::MAX);
+        let age_ns = clock::ns_of(poll.age);
         let Some(severity) = self.session.severity_of(age_ns) else {
             return;
         };
@@ -362,8 +362,7 @@ impl<'a> Findings<'a> {
         });
         let workers = tokio::runtime::Handle::try_current()
             .map_or(0, |handle| handle.metrics().num_workers());
-        let watched_ns =
-            u64::try_from(self.session.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let watched_ns = clock::ns_of(self.session.started.elapsed());
         Report {
             version: SCHEMA_VERSION,
             origins: vec![report::origin().clone()],

@@ -116,7 +116,7 @@ impl Allow {
 }
 
 fn ns_between(from: Instant, to: Instant) -> u64 {
-    u64::try_from(to.saturating_duration_since(from).as_nanos()).unwrap_or(u64::MAX)
+    clock::ns_of(to.saturating_duration_since(from))
 }
 
 /// The audit that the calling thread is polling for, to be inherited by what is spawned.

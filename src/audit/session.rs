@@ -7,6 +7,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use crate::audit::measure::Spent;
+use crate::clock;
 use crate::histogram::Recorder;
 use crate::os::Doing;
 use crate::registry::lock;
@@ -183,7 +184,7 @@ impl Session {
 
     /// From which duration on a poll is a stall.
     pub(crate) fn floor_ns(&self) -> u64 {
-        u64::try_from(self.wanted.floor.as_nanos()).unwrap_or(u64::MAX)
+        clock::ns_of(self.wanted.floor)
     }
 
     pub(crate) fn severity_of(&self, ns: u64) -> Option<Severity> {

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::audit::findings::{self, InProgress};
 use crate::audit::session::{Session, Sighting};
+use crate::clock;
 use crate::os::{
     self, Activity, Capturer, DEFAULT_SIGNAL, Doing, SURELY_BACK_NS, SignalUse, ThreadProbe,
 };
@@ -272,9 +273,7 @@ impl Seen {
         let Some(before) = self.activity else {
             return false;
         };
-        let enough_ns = SURELY_BACK_NS.max(
-            u64::try_from(COMPUTES_FROM.as_nanos()).unwrap_or(u64::MAX) << (2 * self.signals) >> 2,
-        );
+        let enough_ns = SURELY_BACK_NS.max(clock::ns_of(COMPUTES_FROM) << (2 * self.signals) >> 2);
         now.has_run_since(&before) && now.cpu_ns > before.cpu_ns + enough_ns
     }
 }

@@ -5,6 +5,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use crate::clock;
 
+/// Whether the hooks have been called in this process.
+static ANY: AtomicBool = AtomicBool::new(false);
+
+/// Whether the hooks of parking are in use at all.
+pub(crate) fn are_hooks_used() -> bool {
+    ANY.load(Relaxed)
+}
+
 /// What a worker's thread tells when it parks and wakes; written by it alone.
 #[derive(Debug, Default)]
 pub(crate) struct Parking {
@@ -16,6 +24,10 @@ pub(crate) struct Parking {
 impl Parking {
     /// Owner only: it is about to park.
     pub(crate) fn parks(&self) {
+        // Read first: all workers share it.
+        if !ANY.load(Relaxed) {
+            ANY.store(true, Relaxed);
+        }
         self.hooked.store(true, Relaxed);
         self.awake_since.store(0, Relaxed);
     }

@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64};
 
+use crate::clock::{self, Ticks};
 use crate::histogram::Recorder;
 use crate::registry::MAX_LABELS;
 use crate::registry::parking::Parking;
@@ -116,11 +117,6 @@ impl Thread {
         }
     }
 
-    /// Owner only: the recorder of one label.
-    pub(crate) fn recorder(&self, label: LabelId) -> &Recorder {
-        self.recorder_cell(label).get_or_init(new_recorder)
-    }
-
     /// Polling thread only: of how long tracked futures of one label waited to be
     /// polled, once woken.
     pub(crate) fn delay_recorder(&self, label: LabelId) -> &Recorder {
@@ -130,10 +126,32 @@ impl Thread {
         delays[label.index() % MAX_LABELS].get_or_init(new_recorder)
     }
 
-    /// The recorder of one label, if there is one already.
+    /// Owner only: counts the poll in progress, if it was paced and there is no more
+    /// to its end; whether it did.
+    ///
+    /// Without a call in the common case, so that it saves no registers.
     #[inline]
-    pub(crate) fn recorder_if_made(&self, label: LabelId) -> Option<&Recorder> {
-        self.recorder_cell(label).get().map(Box::as_ref)
+    pub(crate) fn record_paced(&self, label: impl FnOnce() -> LabelId) -> bool {
+        if let Some(start) = self.slot.paced()
+            && let Some(recorder) = self.recorder_cell(label()).get()
+            && let Some(ns) = clock::ns_from_to(start, clock::counter_ticks())
+        {
+            if !recorder.try_record(ns) {
+                // Not by another reading of the clock, which might have its place
+                // already, and leave this one without for ever.
+                recorder.record(ns);
+            }
+            return true;
+        }
+        false
+    }
+
+    /// Owner only: counts a poll that began at `start`, for as many as it stands for.
+    pub(crate) fn record(&self, label: LabelId, start: Ticks, end: Ticks, one_in: u32) {
+        let ns = clock::ns_from_to(start, end).unwrap_or(0);
+        self.recorder_cell(label)
+            .get_or_init(new_recorder)
+            .record_many(ns, one_in.max(1));
     }
 
     #[inline]

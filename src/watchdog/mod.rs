@@ -32,7 +32,7 @@ use crate::pool;
 use crate::registry::{LabelId, Wish, Wished, lock, registry};
 use crate::report::{self, Report, SCHEMA_VERSION, TaskPolls};
 use crate::rollcall;
-use crate::runtime::{Gone, Runtime, ns};
+use crate::runtime::{Gone, Runtime};
 use crate::sampler::{self, Lag};
 use crate::teller::{self, Ending, Message, Telling};
 use crate::track;
@@ -146,11 +146,11 @@ impl Watchdog {
         let tick = settings.tick_or_default();
         // Less than a tick late is a busy machine; and a gap as long as half the
         // lowest threshold could make a stall of what is none.
-        let tolerance_ns = ns(tick.max(settings.thresholds.monitor / 2));
+        let tolerance_ns = clock::ns_of(tick.max(settings.thresholds.monitor / 2));
         let shared = Arc::new(Shared {
             stop: AtomicBool::new(false),
             asleep: AtomicBool::new(false),
-            tick_ns: ns(tick),
+            tick_ns: clock::ns_of(tick),
             tolerance_ns,
             ticked_ns: AtomicU64::new(clock.now_ns()),
             gaps: AtomicU64::new(0),
@@ -201,8 +201,10 @@ impl Watchdog {
             ),
             queue,
             driven,
-            monitor_ns: ns(settings.thresholds.monitor),
-            stuck: settings.stuck_after.map(|after| Stuck::new(ns(after))),
+            monitor_ns: clock::ns_of(settings.thresholds.monitor),
+            stuck: settings
+                .stuck_after
+                .map(|after| Stuck::new(clock::ns_of(after))),
         };
         let thread = std::thread::Builder::new()
             .name(THREAD_NAME.to_owned())

@@ -10,7 +10,7 @@ use crate::detector::{
 };
 use crate::driven::Driven;
 use crate::os::{Activity, Captured, Capturer, Doing, Miss, ThreadProbe};
-use crate::registry::{Place, RuntimeId, Tag, Thread, registry};
+use crate::registry::{Place, RuntimeId, Tag, Thread, are_hooks_used, registry};
 use crate::runtime::Runtime;
 use crate::slot::Poll;
 
@@ -123,7 +123,7 @@ impl Observer {
     /// new have waited for a CPU.
     fn look_at_hooked(&mut self, detector: &Detector, seen: &mut Observation) {
         seen.waits_ns.clear();
-        if seen.workers.len() > MANY_WORKERS {
+        if !are_hooks_used() || seen.workers.len() > MANY_WORKERS {
             return;
         }
         self.hooked.resize(seen.workers.len(), None);

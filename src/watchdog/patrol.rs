@@ -273,14 +273,9 @@ impl Patrol {
 }
 
 fn event_of(told: &Told, found: &Finding) -> StallEvent {
-    let task = told.culprit.and_then(|layer| {
-        let label = registry().label_of(layer.label)?;
-        Some(Task {
-            name: label.name.into_string(),
-            location: label.location.map(Into::into),
-            id: (layer.task != 0).then_some(layer.task),
-        })
-    });
+    let task = told
+        .culprit
+        .and_then(|layer| Task::of(layer.label, layer.task));
     StallEvent {
         phase: told.phase,
         stall: Stall {

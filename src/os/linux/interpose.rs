@@ -89,7 +89,7 @@ impl Noting {
             if sleeps > 0 || !self.only_if_slept {
                 let call = Call {
                     name: self.name,
-                    wall_ns: u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX),
+                    wall_ns: crate::clock::ns_of(self.start.elapsed()),
                     addresses: walk::own_stack(),
                     sleeps,
                 };

@@ -45,49 +45,30 @@ fn told(event: &StallEvent) -> Told {
     }
 }
 
-/// Nothing wrapped: the watchdog's thread reads the runtime's own counters.
-pub(crate) struct RuntimeWatch {
+/// Nothing wrapped. Installed or not: with the runtime's hooks set, and with `tokio_unstable`
+/// those of polls too, by which every task is timed and named; or by the runtime's own
+/// counters alone, which the watchdog's thread reads.
+pub(crate) struct Unwrapped<const INSTALLED: bool> {
     _watchdog: Watchdog,
 }
 
-impl Contender for RuntimeWatch {
-    const NAME: &'static str = "stallscope, nothing wrapped";
-    const DOES: &'static str = "nothing";
-    const LIKE: Like = Like::Nothing;
-    const TELLS: Tells = Tells::Program;
+pub(crate) type RuntimeWatch = Unwrapped<false>;
+pub(crate) type Installed = Unwrapped<true>;
 
-    fn start(builder: Builder, settings: &Settings) -> Result<(Runtime, Self), Failure> {
-        let runtime = build(builder)?;
-        let watchdog = settings_of(settings, PollTiming::DetectOnly).start_on(runtime.handle())?;
-        let contender = RuntimeWatch {
-            _watchdog: watchdog,
-        };
-        Ok((runtime, contender))
-    }
-
-    fn spawn<F>(&self, on: &Handle, future: F) -> JoinHandle<F::Output>
-    where
-        F: Future + Send + 'static,
-        F::Output: Send + 'static,
-    {
-        on.spawn(future)
-    }
-}
-
-/// Nothing wrapped, and the runtime's hooks set: with `tokio_unstable` those of polls too,
-/// by which every task is timed and named.
-pub(crate) struct Installed {
-    _watchdog: Watchdog,
-}
-
-impl Contender for Installed {
-    const NAME: &'static str = "stallscope, installed";
-    const DOES: &'static str = if cfg!(tokio_unstable) {
-        "publishes the poll, times it, counts it in a histogram of its task's place, by hooks"
+impl<const INSTALLED: bool> Contender for Unwrapped<INSTALLED> {
+    const NAME: &'static str = if INSTALLED {
+        "stallscope, installed"
     } else {
-        "nothing; hooks at each park"
+        "stallscope, nothing wrapped"
     };
-    const LIKE: Like = if cfg!(tokio_unstable) {
+    const DOES: &'static str = match (INSTALLED, cfg!(tokio_unstable)) {
+        (false, _) => "nothing",
+        (true, false) => "nothing; hooks at each park",
+        (true, true) => {
+            "publishes the poll, times it, counts it in a histogram of its task's place, by hooks"
+        }
+    };
+    const LIKE: Like = if INSTALLED && cfg!(tokio_unstable) {
         Like::Timed
     } else {
         Like::Nothing
@@ -95,10 +76,14 @@ impl Contender for Installed {
     const TELLS: Tells = Tells::Program;
 
     fn start(mut builder: Builder, settings: &Settings) -> Result<(Runtime, Self), Failure> {
-        let watchdog = settings_of(settings, PollTiming::Exact).install(&mut builder);
+        let watchdog = if INSTALLED {
+            settings_of(settings, PollTiming::Exact).install(&mut builder)
+        } else {
+            settings_of(settings, PollTiming::DetectOnly)
+        };
         let runtime = build(builder)?;
         let watchdog = watchdog.start_on(runtime.handle())?;
-        let contender = Installed {
+        let contender = Unwrapped {
             _watchdog: watchdog,
         };
         Ok((runtime, contender))
