@@ -1,57 +1,96 @@
 //! What watching costs: bare against watched, in the same run.
 //!
-//! `cargo bench --bench poll_overhead` prints criterion's figures and then a
-//! table of ratios, each the median of rounds in which bare and watched take
-//! turns, so that a machine that changes its pace changes both.
+//! `cargo bench --bench poll_overhead` prints criterion's figures for a poll by hand
+//! and then, end to end, ratios to bare of the process's CPU time. Each measurement
+//! stands between two of bare and is compared with their mean, so that a machine that
+//! changes its pace changes both.
+//!
+//! The floors are what nothing that does the like can be below on the machine: a
+//! future around a future, one that says when it is polled, and one that reads the
+//! clock as each poll begins and ends.
 
 #![allow(missing_docs, clippy::print_stdout)]
 
+use std::cell::Cell;
 use std::future::Future;
 use std::hint::black_box;
-use std::pin::pin;
+use std::num::NonZeroU32;
+use std::pin::{Pin, pin};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use cpu_time::ProcessTime;
 use criterion::Criterion;
+use pin_project_lite::pin_project;
 use stallscope::{PollTiming, Thresholds, WatchExt, Watchdog};
 use tokio::runtime::{Builder, Runtime};
 
-const HAND_POLLS: u32 = 200_000;
 const TASKS: usize = 64;
-const YIELDS: u32 = 2_000;
-const ROUNDS: usize = 15;
+const YIELDS: u32 = 4_000;
+const ROUNDS: usize = 25;
 
 #[derive(Clone, Copy, PartialEq)]
 enum Mode {
     Bare,
+    Floor(Floor),
     /// A watchdog runs, and nothing is wrapped.
     RuntimeWatch,
+    /// The same with the runtime's hooks; with `tokio_unstable` they time each poll.
+    Installed,
     /// Wrapped, but no watchdog runs.
     NoWatchdog,
-    DetectOnly,
-    Exact,
+    Watched(PollTiming),
 }
+
+#[derive(Clone, Copy, PartialEq)]
+enum Floor {
+    Wrapped,
+    Published,
+    Clocks,
+}
+
+const ONE_IN_A_HUNDRED: PollTiming = match NonZeroU32::new(100) {
+    Some(one_in) => PollTiming::Sampled(one_in),
+    None => PollTiming::Exact,
+};
+
+const MODES: [Mode; 9] = [
+    Mode::RuntimeWatch,
+    Mode::Installed,
+    Mode::Floor(Floor::Wrapped),
+    Mode::Floor(Floor::Published),
+    Mode::NoWatchdog,
+    Mode::Watched(PollTiming::DetectOnly),
+    Mode::Watched(ONE_IN_A_HUNDRED),
+    Mode::Floor(Floor::Clocks),
+    Mode::Watched(PollTiming::Exact),
+];
 
 impl Mode {
     const fn name(self) -> &'static str {
         match self {
             Mode::Bare => "bare",
+            Mode::Floor(Floor::Wrapped) => "floor: a future around it",
+            Mode::Floor(Floor::Published) => "floor: and two words published",
+            Mode::Floor(Floor::Clocks) => "floor: and two clocks read",
             Mode::RuntimeWatch => "runtime watch, nothing wrapped",
+            Mode::Installed if cfg!(tokio_unstable) => "installed, all tasks timed",
+            Mode::Installed => "installed, nothing wrapped",
             Mode::NoWatchdog => "watched, no watchdog",
-            Mode::DetectOnly => "watched, detect only",
-            Mode::Exact => "watched, exact histogram",
+            Mode::Watched(PollTiming::DetectOnly) => "watched, detect only",
+            Mode::Watched(PollTiming::Sampled(_)) => "watched, 1 in 100 timed",
+            Mode::Watched(_) => "watched, exact histogram",
         }
     }
 
-    const fn wraps(self) -> bool {
-        !matches!(self, Mode::Bare | Mode::RuntimeWatch)
-    }
-
-    fn watchdog(self, runtime: &Runtime) -> Option<Watchdog> {
+    fn watchdog(self) -> Option<stallscope::Builder> {
         let timing = match self {
-            Mode::Bare | Mode::NoWatchdog => return None,
-            Mode::RuntimeWatch | Mode::DetectOnly => PollTiming::DetectOnly,
-            Mode::Exact => PollTiming::Exact,
+            Mode::Bare | Mode::Floor(_) | Mode::NoWatchdog => return None,
+            Mode::RuntimeWatch => PollTiming::DetectOnly,
+            Mode::Installed => PollTiming::Exact,
+            Mode::Watched(timing) => timing,
         };
         // The default tick, but no stalls: it is the machine that would cause them.
         let thresholds = Thresholds {
@@ -60,12 +99,68 @@ impl Mode {
             high: Duration::from_secs(62),
             critical: Duration::from_secs(63),
         };
-        Watchdog::builder()
+        let builder = Watchdog::builder()
             .thresholds(thresholds)
             .tick(Duration::from_millis(5))
-            .poll_timing(timing)
-            .start_on(runtime.handle())
-            .ok()
+            .poll_timing(timing);
+        Some(builder)
+    }
+}
+
+thread_local! {
+    static PUBLISHED: Cell<Option<&'static AtomicU64>> = const { Cell::new(None) };
+}
+
+fn published() -> &'static AtomicU64 {
+    PUBLISHED.get().unwrap_or_else(|| {
+        let word = Box::leak(Box::new(AtomicU64::new(0)));
+        PUBLISHED.set(Some(word));
+        word
+    })
+}
+
+pin_project! {
+    /// As large as what `watched` makes, and does as much as a floor does.
+    struct AtLeast<F> {
+        #[pin]
+        future: F,
+        floor: Floor,
+        clock: quanta::Clock,
+        rest: [u64; 2],
+    }
+}
+
+impl<F: Future> Future for AtLeast<F> {
+    type Output = F::Output;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        if *this.floor == Floor::Wrapped {
+            return this.future.poll(cx);
+        }
+        let word = published();
+        let start = match this.floor {
+            Floor::Clocks => this.clock.raw(),
+            _ => word.load(Relaxed) + 1,
+        };
+        word.store(start, Release);
+        let polled = this.future.poll(cx);
+        let end = match this.floor {
+            Floor::Clocks => this.clock.raw() - start,
+            _ => start + 1,
+        };
+        word.store(end, Release);
+        polled
+    }
+}
+
+fn at_least<F>(future: F, floor: Floor) -> AtLeast<F> {
+    AtLeast {
+        future,
+        floor,
+        clock: quanta::Clock::new(),
+        rest: [0; 2],
     }
 }
 
@@ -77,15 +172,12 @@ fn poll_by_hand<F: Future>(future: F, polls: u32) {
     }
 }
 
-fn never() -> impl Future<Output = ()> {
-    std::future::poll_fn(|_| black_box(Poll::Pending))
-}
-
 fn by_hand(mode: Mode, polls: u32) {
-    if mode.wraps() {
-        poll_by_hand(never().watched("by hand"), polls);
-    } else {
-        poll_by_hand(never(), polls);
+    let never = std::future::poll_fn(|_| black_box(Poll::<()>::Pending));
+    match mode {
+        Mode::Bare | Mode::RuntimeWatch | Mode::Installed => poll_by_hand(never, polls),
+        Mode::Floor(floor) => poll_by_hand(at_least(never, floor), polls),
+        Mode::NoWatchdog | Mode::Watched(_) => poll_by_hand(never.watched("by hand"), polls),
     }
 }
 
@@ -97,11 +189,11 @@ async fn near_empty() {
 
 fn end_to_end(mode: Mode, runtime: &Runtime) {
     let tasks: Vec<_> = (0..TASKS)
-        .map(|_| {
-            if mode.wraps() {
-                runtime.spawn(near_empty().watched("near empty"))
-            } else {
-                runtime.spawn(near_empty())
+        .map(|_| match mode {
+            Mode::Bare | Mode::RuntimeWatch | Mode::Installed => runtime.spawn(near_empty()),
+            Mode::Floor(floor) => runtime.spawn(at_least(near_empty(), floor)),
+            Mode::NoWatchdog | Mode::Watched(_) => {
+                runtime.spawn(near_empty().watched("end to end"))
             }
         })
         .collect();
@@ -112,74 +204,91 @@ fn end_to_end(mode: Mode, runtime: &Runtime) {
     });
 }
 
-const MODES: [Mode; 5] = [
-    Mode::Bare,
-    Mode::RuntimeWatch,
-    Mode::NoWatchdog,
-    Mode::DetectOnly,
-    Mode::Exact,
-];
-
-fn runtimes() -> [(&'static str, Runtime); 2] {
-    let multi = Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build();
-    let current = Builder::new_current_thread().enable_all().build();
-    match (multi, current) {
-        (Ok(multi), Ok(current)) => [
-            ("multi-thread, 2 workers", multi),
-            ("current-thread", current),
-        ],
-        _ => std::process::exit(1),
-    }
+/// The CPU time of all threads, also those behind the scenes.
+fn measure(mode: Mode, runtime: &Runtime) -> f64 {
+    let start = ProcessTime::now();
+    end_to_end(mode, runtime);
+    start.elapsed().as_secs_f64()
 }
 
-/// Median of the ratios of rounds in which each mode has its turn.
-fn ratios(what: &str, runtime: &Runtime, mut run: impl FnMut(Mode)) {
-    let mut times = vec![Vec::new(); MODES.len()];
+/// A runtime of each kind; the watchdog that is installed in it, if any.
+fn runtime(kind: Kind, installed: bool) -> std::io::Result<(Runtime, Option<Watchdog>)> {
+    let mut builder = match kind {
+        Kind::MultiThread => Builder::new_multi_thread(),
+        Kind::CurrentThread => Builder::new_current_thread(),
+    };
+    builder.worker_threads(2).enable_all();
+    let watchdog = match Mode::Installed.watchdog() {
+        Some(watchdog) if installed => Some(watchdog.install(&mut builder)),
+        _ => None,
+    };
+    let runtime = builder.build()?;
+    let watchdog = watchdog.and_then(|watchdog| watchdog.start_on(runtime.handle()).ok());
+    Ok((runtime, watchdog))
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    MultiThread,
+    CurrentThread,
+}
+
+/// Ratios of one mode to bare, in rounds in which each mode has its turn.
+fn ratios(kind: Kind) -> std::io::Result<Vec<(Mode, Vec<f64>)>> {
+    let (plain, _) = runtime(kind, false)?;
+    let mut ratios: Vec<_> = MODES.map(|mode| (mode, Vec::new())).into();
     for _ in 0..ROUNDS {
-        for (mode, times) in MODES.into_iter().zip(&mut times) {
-            let watchdog = mode.watchdog(runtime);
-            // Warm: the first polls of a name on a thread do more.
-            run(mode);
-            let start = Instant::now();
-            run(mode);
-            times.push(start.elapsed().as_secs_f64());
-            drop(watchdog);
+        for (mode, ratios) in &mut ratios {
+            let before = measure(Mode::Bare, &plain);
+            let own = if *mode == Mode::Installed {
+                let (hooked, watchdog) = runtime(kind, true)?;
+                measure(*mode, &hooked);
+                let own = measure(*mode, &hooked);
+                drop(watchdog);
+                own
+            } else {
+                let watchdog = mode
+                    .watchdog()
+                    .and_then(|watchdog| watchdog.start_on(plain.handle()).ok());
+                // Warm: the first polls of a name on a thread do more.
+                measure(*mode, &plain);
+                let own = measure(*mode, &plain);
+                drop(watchdog);
+                own
+            };
+            measure(Mode::Bare, &plain);
+            let after = measure(Mode::Bare, &plain);
+            ratios.push(own / f64::midpoint(before, after));
         }
     }
+    Ok(ratios)
+}
+
+fn show(what: &str, ratios: Vec<(Mode, Vec<f64>)>) {
     println!(
-        "\n{what}\n  {:<34} {:>6} {:>8} {:>6}",
-        "ratio to bare", "min", "median", "max"
+        "\n{what}\n  {:<32} {:>6} {:>8} {:>6}",
+        "CPU time to bare", "25 %", "median", "75 %"
     );
-    let Some(bare) = times.first().cloned() else {
-        return;
-    };
-    for (mode, times) in MODES.into_iter().zip(&times) {
-        let mut ratios: Vec<f64> = times.iter().zip(&bare).map(|(t, b)| t / b).collect();
+    for (mode, mut ratios) in ratios {
         ratios.sort_by(f64::total_cmp);
+        let at = |quarters: usize| ratios.get(ratios.len() * quarters / 4).unwrap_or(&0.0);
         println!(
-            "  {:<34} {:>6.2} {:>8.2} {:>6.2}",
+            "  {:<32} {:>6.2} {:>8.2} {:>6.2}",
             mode.name(),
-            ratios.first().unwrap_or(&0.0),
-            ratios.get(ratios.len() / 2).unwrap_or(&0.0),
-            ratios.last().unwrap_or(&0.0),
+            at(1),
+            at(2),
+            at(3),
         );
     }
 }
 
-fn main() {
-    let runtimes = runtimes();
-    let mut criterion = Criterion::default()
-        .sample_size(20)
-        .measurement_time(Duration::from_secs(2))
-        .warm_up_time(Duration::from_millis(500))
-        .configure_from_args();
+fn polls_by_hand(criterion: &mut Criterion, runtime: &Runtime) {
     let mut group = criterion.benchmark_group("poll by hand");
-    for mode in MODES.into_iter().filter(|mode| *mode != Mode::RuntimeWatch) {
-        let [(_, runtime), _] = &runtimes;
-        let watchdog = mode.watchdog(runtime);
+    let of_a_poll = |mode: &Mode| !matches!(mode, Mode::RuntimeWatch | Mode::Installed);
+    for mode in [Mode::Bare].into_iter().chain(MODES).filter(of_a_poll) {
+        let watchdog = mode
+            .watchdog()
+            .and_then(|watchdog| watchdog.start_on(runtime.handle()).ok());
         group.bench_function(mode.name(), |bencher| {
             bencher.iter_custom(|iterations| {
                 let polls = u32::try_from(iterations).unwrap_or(u32::MAX);
@@ -192,15 +301,27 @@ fn main() {
         drop(watchdog);
     }
     group.finish();
-    criterion.final_summary();
+}
 
-    for (name, runtime) in &runtimes {
-        if *name == "current-thread" {
-            ratios("polled by hand, an empty poll", runtime, |mode| {
-                by_hand(mode, HAND_POLLS)
-            });
-        }
-        let what = format!("end to end, near-empty polls, {name}");
-        ratios(&what, runtime, |mode| end_to_end(mode, runtime));
-    }
+fn main() -> std::io::Result<()> {
+    let mut criterion = Criterion::default()
+        .sample_size(20)
+        .measurement_time(Duration::from_secs(2))
+        .warm_up_time(Duration::from_millis(500))
+        .configure_from_args();
+    let (plain, _) = runtime(Kind::MultiThread, false)?;
+    polls_by_hand(&mut criterion, &plain);
+    criterion.final_summary();
+    drop(plain);
+
+    let end_to_end = "end to end, near-empty polls";
+    show(
+        &format!("{end_to_end}, multi-thread, 2 workers"),
+        ratios(Kind::MultiThread)?,
+    );
+    show(
+        &format!("{end_to_end}, current-thread"),
+        ratios(Kind::CurrentThread)?,
+    );
+    Ok(())
 }
