@@ -10,6 +10,7 @@ mod lag;
 #[cfg(tokio_unstable)]
 mod poll_histogram;
 mod poller;
+mod sleeper;
 pub(crate) mod stallscope;
 #[cfg(tokio_unstable)]
 mod tokio_blocked;
@@ -49,6 +50,7 @@ pub(crate) const TABLE: &[Entry] = &[
     entry::<stallscope::Watched<stallscope::Exact>>(),
     entry::<stallscope::Watched<stallscope::Tracked>>(),
     entry::<stallscope::Installed>(),
+    entry::<sleeper::Sleeper>(),
     entry::<lag::LagTask>(),
     entry::<tokio_metrics::TaskMonitor>(),
     entry::<hotpath::Measure>(),
