@@ -25,7 +25,7 @@
 //!
 //! An observer that wants to know when the poll it sees ends sets `wanted`. Only
 //! then does the owner, at the end of an outermost poll, leave the exact end in
-//! `finished`, before it stores `state`: an observer that sees a wanted poll gone
+//! `finished_end`, before it stores `state`: an observer that sees a wanted poll gone
 //! finds its end, or has lost the race by a hair and does without. The owner
 //! takes the wish back before it stores `state`, so it cannot take back one that
 //! was made for the poll after. `wanted` is also how the owner tells itself that
@@ -100,14 +100,6 @@ impl Polls {
     }
 }
 
-/// A flagged poll that has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Finished {
-    pub(crate) poll: Poll,
-    /// When it ended, in ticks.
-    pub(crate) end: u64,
-}
-
 #[derive(Debug)]
 struct Frame {
     seq: AtomicU64,
@@ -171,14 +163,13 @@ impl Frame {
 // Two cache lines, because adjacent lines are fetched in pairs: one thread's
 // polls must not slow down another's.
 #[derive(Debug)]
-#[repr(align(128))]
+#[repr(C, align(128))]
 pub(crate) struct Slot {
     state: AtomicU64,
     wanted: AtomicU64,
     frames: [Frame; MAX_DEPTH],
-    finished: Frame,
     finished_end: AtomicU64,
-    /// Number of the poll in `finished`; 0 while it is being written.
+    /// Number of the poll that ended at `finished_end`; 0 while that is being written.
     finished_seq: AtomicU64,
 }
 
@@ -188,7 +179,6 @@ impl Slot {
             state: AtomicU64::new(0),
             wanted: AtomicU64::new(0),
             frames: std::array::from_fn(|_| Frame::new()),
-            finished: Frame::new(),
             finished_end: AtomicU64::new(0),
             finished_seq: AtomicU64::new(0),
         }
@@ -316,20 +306,18 @@ impl Slot {
     #[cold]
     fn leave_end(&self, end: u64) {
         let [frame, ..] = &self.frames;
-        let poll = frame.load();
         // The same two-sided argument as for `state`: 0 first, so that a reader
-        // that catches a new field cannot find the old number again.
+        // that catches the new end cannot find the old number again.
         self.finished_seq.store(0, Relaxed);
-        self.finished.store(poll);
         self.finished_end.store(end, Release);
-        self.finished_seq.store(poll.seq, Release);
+        self.finished_seq.store(frame.seq.load(Relaxed), Release);
     }
 
     /// Owner only: publishes that the poll is over.
     #[inline]
     pub(crate) fn end(&self) {
         // Release: pairs with both loads in `polls`, and lets an observer that
-        // sees the poll gone see `finished` too.
+        // sees the poll gone see its end too.
         self.state.store(self.state.load(Relaxed) - 1, Release);
     }
 
@@ -364,13 +352,10 @@ impl Slot {
         self.wanted.store(END, Relaxed);
     }
 
-    /// Observer: the last poll whose end was left.
-    pub(crate) fn finished(&self) -> Option<Finished> {
+    /// Observer: when this poll ended, if its end was left and none has been since.
+    pub(crate) fn end_of(&self, poll: Seq) -> Option<u64> {
         let before = self.finished_seq.load(Acquire);
-        let finished = Finished {
-            poll: self.finished.load(),
-            end: self.finished_end.load(Acquire),
-        };
-        (before != 0 && self.finished_seq.load(Relaxed) == before).then_some(finished)
+        let end = self.finished_end.load(Acquire);
+        (before == poll && self.finished_seq.load(Relaxed) == before).then_some(end)
     }
 }

@@ -92,34 +92,36 @@ fn deeper_than_the_bound_is_harmless() {
     }
     let published: Vec<u64> = (0..MAX_DEPTH as u64).map(|n| n * 10).collect();
     assert_eq!(starts(&slot), published);
+    let outermost = slot.polls().as_slice()[0].seq;
     slot.want_end();
     for n in (0..depth).rev() {
         slot.close(n);
         slot.end();
     }
     assert!(starts(&slot).is_empty());
-    assert_eq!(slot.finished().map(|finished| finished.end), Some(0));
+    assert_eq!(slot.end_of(outermost), Some(0));
 }
 
 #[test]
 fn the_end_is_left_where_it_is_wanted_only() {
     let slot = Slot::new();
     slot.begin(stamp(10));
+    let first = slot.innermost();
     assert!(slot.is_wanted(), "by itself, as it is timed");
     slot.close(11);
     slot.end();
-    assert_eq!(slot.finished(), None);
+    assert_eq!(slot.end_of(first), None);
 
     slot.begin(stamp(20));
+    let second = slot.innermost();
     slot.want_end();
     slot.begin(stamp(30));
     slot.close(31);
     slot.end();
     slot.close(99);
     slot.end();
-    let finished = slot.finished().unwrap();
-    assert_eq!(finished.end, 99);
-    assert_eq!(finished.poll.stamp, stamp(20));
+    assert_eq!(slot.end_of(second), Some(99));
+    assert_eq!(slot.end_of(first), None);
 
     assert!(slot.begin_plain(0, 0, 0));
     assert!(!slot.is_wanted(), "a wish is for one poll");
@@ -130,6 +132,7 @@ fn an_untimed_poll_takes_the_note_of_a_paced_one_back() {
     let slot = Slot::new();
     assert!(slot.begin_paced(10, TIMED, 0, 0));
     assert_eq!(slot.paced(), Some(10));
+    let paced = slot.innermost();
     slot.end();
     assert!(slot.begin_plain(0, 0, 0));
     assert!(slot.is_wanted());
@@ -137,7 +140,7 @@ fn an_untimed_poll_takes_the_note_of_a_paced_one_back() {
     slot.end();
     assert!(slot.begin_plain(0, 0, 0));
     assert!(!slot.is_wanted());
-    assert_eq!(slot.finished(), None);
+    assert_eq!(slot.end_of(paced), None);
 }
 
 #[test]

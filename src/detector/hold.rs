@@ -14,10 +14,10 @@ pub(crate) struct PollHold {
 }
 
 impl PollHold {
-    pub(crate) fn new(seen: PollSeen, worker: Option<WorkerSeen>, at: &Observation) -> Self {
+    pub(crate) fn new(seen: &PollSeen, worker: Option<WorkerSeen>, at: &Observation) -> Self {
         let since_ns = seen.start_ns().unwrap_or(at.now_ns).min(at.now_ns);
         PollHold {
-            seen,
+            seen: seen.clone(),
             age: Age::new(since_ns, at.gap_ns.min(at.now_ns - since_ns)),
             worker,
         }
@@ -26,11 +26,11 @@ impl PollHold {
     /// The same poll one tick later.
     pub(crate) fn advance(
         mut self,
-        seen: PollSeen,
+        seen: &PollSeen,
         at: &Observation,
         times: Option<ThreadTimes>,
     ) -> Self {
-        self.seen = seen;
+        self.seen.clone_from(seen);
         self.age.advance(at.now_ns, at.gap_ns, times);
         self
     }

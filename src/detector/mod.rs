@@ -93,6 +93,25 @@ impl Detector {
             })
     }
 
+    /// The watched polls that were in progress at the last tick.
+    pub(crate) fn polls(&self) -> impl Iterator<Item = PollId> {
+        let polls = self.units.iter().filter_map(|held| held.poll.as_ref());
+        polls.map(|hold| hold.seen.id)
+    }
+
+    /// Those of them whose poll or turn is still the same in what is seen now.
+    pub(crate) fn still_holds<'a>(
+        &'a self,
+        seen: &'a Observation,
+    ) -> impl Iterator<Item = (Unit, Option<usize>)> + 'a {
+        let goes_on = |unit| {
+            self.units
+                .iter()
+                .any(|held| held.unit == unit && held.goes_on(seen))
+        };
+        self.holds().filter(move |(unit, _)| goes_on(*unit))
+    }
+
     /// Whether nothing was in progress at the last tick.
     pub(crate) fn is_idle(&self) -> bool {
         self.units.is_empty()
@@ -150,7 +169,7 @@ impl Detector {
         }
         for poll in &on_threads {
             let unit = Unit::Thread(poll.id.thread);
-            self.see(unit, None, Some(*poll), seen, &mut teller);
+            self.see(unit, None, Some(poll), seen, &mut teller);
         }
         let gone: Vec<Unit> = self
             .units
@@ -183,23 +202,26 @@ impl Detector {
     }
 
     /// Sorts polls by the unit they hold up; those that hold none up are left out.
-    fn place_polls(&mut self, seen: &Observation) -> (Vec<Option<PollSeen>>, Vec<PollSeen>) {
+    fn place_polls<'a>(
+        &mut self,
+        seen: &'a Observation,
+    ) -> (Vec<Option<&'a PollSeen>>, Vec<&'a PollSeen>) {
         self.detached
             .retain(|id| seen.polls.iter().any(|poll| poll.id == *id));
-        let mut on_workers: Vec<Option<PollSeen>> = vec![None; seen.workers.len()];
+        let mut on_workers: Vec<Option<&PollSeen>> = vec![None; seen.workers.len()];
         let mut on_threads = Vec::new();
         for poll in &seen.polls {
             if self.detached.contains(&poll.id) {
                 continue;
             }
             match poll.worker.and_then(|worker| on_workers.get_mut(worker)) {
-                None => on_threads.push(*poll),
-                Some(place @ None) => *place = Some(*poll),
+                None => on_threads.push(poll),
+                Some(place @ None) => *place = Some(poll),
                 Some(Some(other)) => {
                     // An untimed poll began before the watchdog, so before any timed one.
                     if other.start_ns() <= poll.start_ns() {
                         self.detached.insert(other.id);
-                        *other = *poll;
+                        *other = poll;
                     } else {
                         self.detached.insert(poll.id);
                     }
@@ -221,7 +243,7 @@ impl Detector {
         &mut self,
         unit: Unit,
         worker: Option<WorkerSeen>,
-        poll: Option<PollSeen>,
+        poll: Option<&PollSeen>,
         seen: &Observation,
         teller: &mut Teller<'_>,
     ) {
@@ -230,7 +252,7 @@ impl Detector {
         let finished = |hold: &PollHold| {
             seen.finished
                 .iter()
-                .find(|finished| finished.poll.id == hold.seen.id)
+                .find(|finished| finished.poll == hold.seen.id)
                 .map(|finished| finished.end_ns)
         };
         // The part of the watchdog's gap before something ended.
@@ -275,7 +297,7 @@ impl Detector {
         &mut self,
         held: &mut Held,
         worker: Option<WorkerSeen>,
-        poll: Option<PollSeen>,
+        poll: Option<&PollSeen>,
         seen: &Observation,
     ) -> (Option<PollHold>, Option<TurnHold>) {
         let times = seen

@@ -2,7 +2,6 @@
 
 use crate::detector::waiting::ThreadTimes;
 use crate::registry::LabelId;
-use crate::slot::MAX_DEPTH;
 
 /// A watched poll: the number of its thread, and its own number on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -24,48 +23,27 @@ pub(crate) struct Layer {
 }
 
 /// A watched poll.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct PollSeen {
     pub(crate) id: PollId,
     /// The worker it claims to be on; `None` on a thread that is none.
     pub(crate) worker: Option<usize>,
-    layers: [Layer; MAX_DEPTH],
-    depth: usize,
+    /// The outermost first; never empty.
+    pub(crate) layers: Vec<Layer>,
 }
 
 impl PollSeen {
-    /// `layers` from the outermost on; those beyond the bound are left out.
-    pub(crate) fn new(
-        id: PollId,
-        worker: Option<usize>,
-        layers: impl IntoIterator<Item = Layer>,
-    ) -> Self {
-        let mut seen = PollSeen {
-            id,
-            worker,
-            layers: [Layer::default(); MAX_DEPTH],
-            depth: 0,
-        };
-        for (to, from) in seen.layers.iter_mut().zip(layers) {
-            *to = from;
-            seen.depth += 1;
-        }
-        seen
-    }
-
     /// When the outermost of its watched futures began to be polled.
-    pub(crate) const fn start_ns(&self) -> Option<u64> {
-        let [outermost, ..] = &self.layers;
-        outermost.start_ns
+    pub(crate) fn start_ns(&self) -> Option<u64> {
+        self.layers.first()?.start_ns
     }
 
     /// The innermost watched future that accounts for half of the time so far.
     pub(crate) fn culprit(&self, now_ns: u64) -> Layer {
-        let [outermost, ..] = self.layers;
+        let outermost = self.layers.first().copied().unwrap_or_default();
         let age = |layer: &Layer| now_ns.saturating_sub(layer.start_ns.unwrap_or(0));
         self.layers
             .iter()
-            .take(self.depth)
             .rev()
             .find(|layer| age(layer) >= age(&outermost) / 2)
             .copied()
@@ -73,10 +51,10 @@ impl PollSeen {
     }
 }
 
-/// A watched poll that has left its end behind.
+/// A watched poll that was in progress at the last tick, and has left its end behind.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FinishedSeen {
-    pub(crate) poll: PollSeen,
+    pub(crate) poll: PollId,
     pub(crate) end_ns: u64,
 }
 
@@ -118,7 +96,7 @@ pub(crate) struct Observation {
     pub(crate) workers: Vec<WorkerSeen>,
     pub(crate) polls: Vec<PollSeen>,
     pub(crate) finished: Vec<FinishedSeen>,
-    /// Of the threads that hold what was in progress at the last tick.
+    /// Of the threads that still hold what was in progress at the last tick.
     pub(crate) times: Vec<(Unit, ThreadTimes)>,
     /// By worker: how long its thread has waited for a CPU since the last tick, of
     /// those that held nothing then; where that is known.

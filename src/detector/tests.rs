@@ -110,7 +110,7 @@ impl World {
         let at = self.seen.polls.iter().position(|p| p.id.thread == thread);
         let poll = self.seen.polls.remove(at.unwrap());
         self.seen.finished.push(FinishedSeen {
-            poll,
+            poll: poll.id,
             end_ns: end_ms * MS,
         });
     }
@@ -137,7 +137,11 @@ fn poll(thread: usize, seq: u64, worker: Option<usize>, layers: &[(u64, u64)]) -
         start_ns: Some(start_ms * MS),
         ..Layer::default()
     });
-    PollSeen::new(PollId { thread, seq }, worker, layers)
+    PollSeen {
+        id: PollId { thread, seq },
+        worker,
+        layers: layers.collect(),
+    }
 }
 
 #[test]
@@ -437,10 +441,11 @@ fn a_thread_that_is_no_worker_is_told_by_its_poll() {
 fn an_untimed_poll_counts_from_when_it_was_first_seen() {
     let mut world = World::new(0);
     let id = PollId { thread: 9, seq: 1 };
-    world
-        .seen
-        .polls
-        .push(PollSeen::new(id, None, [Layer::default()]));
+    world.seen.polls.push(PollSeen {
+        id,
+        worker: None,
+        layers: vec![Layer::default()],
+    });
     world.look_through(100, 150);
     world.end(9, 160);
     world.look(160);

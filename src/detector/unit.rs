@@ -2,7 +2,7 @@
 
 use crate::detector::age::Age;
 use crate::detector::hold::{PollHold, TurnHold};
-use crate::detector::observation::{Layer, PollId, Unit};
+use crate::detector::observation::{Layer, Observation, PollId, Unit};
 use crate::detector::{Told, severity_of};
 use crate::severity::{Severity, Thresholds};
 use crate::stall::{Phase, StallKind};
@@ -60,6 +60,21 @@ impl Held {
         self.episode
             .as_ref()
             .is_some_and(|episode| episode.poll == poll)
+    }
+
+    /// Whether what was in progress at the last tick still is.
+    pub(crate) fn goes_on(&self, seen: &Observation) -> bool {
+        let poll = self.poll.as_ref().is_some_and(|poll| {
+            let id = poll.seen.id;
+            seen.polls.iter().any(|poll| poll.id == id)
+        });
+        poll || match (self.unit, &self.turn) {
+            (Unit::Worker(index), Some(turn)) => seen
+                .workers
+                .get(index)
+                .is_some_and(|worker| turn.worker.same_turn(worker)),
+            _ => false,
+        }
     }
 
     pub(crate) const fn has_episode(&self) -> bool {

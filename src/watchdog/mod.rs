@@ -2,6 +2,7 @@
 
 mod builder;
 mod inquiry;
+mod late;
 mod observe;
 mod patrol;
 

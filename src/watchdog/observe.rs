@@ -43,7 +43,7 @@ impl Observer {
 
     /// Fills `seen`; but for the watchdog's gap, which it cannot know.
     pub(crate) fn observe(&mut self, detector: &Detector, seen: &mut Observation) {
-        self.look_at_slots(seen);
+        self.look_at_slots(detector, seen);
         // After the slots: a poll that is still there at the next tick was there
         // when its worker's counters were read, so they are those of that poll.
         self.runtime.look(&mut seen.workers);
@@ -61,18 +61,17 @@ impl Observer {
         self.runtime.is_multi_thread()
     }
 
-    fn look_at_slots(&self, seen: &mut Observation) {
-        seen.polls.clear();
+    fn look_at_slots(&self, detector: &Detector, seen: &mut Observation) {
         seen.finished.clear();
+        seen.finished.extend(detector.polls().filter_map(|poll| {
+            let end = registry().thread(poll.thread)?.slot.end_of(poll.seq)?;
+            Some(FinishedSeen {
+                poll,
+                end_ns: self.clock.ns_of(end),
+            })
+        }));
+        seen.polls.clear();
         registry().for_each_thread(|number, thread| {
-            if let Some(finished) = thread.slot.finished()
-                && let Some(poll) = self.poll(number, std::slice::from_ref(&finished.poll))
-            {
-                seen.finished.push(FinishedSeen {
-                    poll,
-                    end_ns: self.clock.ns_of(finished.end),
-                });
-            }
             let polls = thread.slot.polls();
             if let Some(poll) = self.poll(number, polls.as_slice()) {
                 // Whether it will become a stall is not known; that it ends
@@ -101,22 +100,31 @@ impl Observer {
             span: poll.stamp.span,
             anchor: (poll.stamp.anchor != 0).then_some(poll.stamp.anchor),
         });
-        Some(PollSeen::new(id, place.worker.map(usize::from), layers))
+        Some(PollSeen {
+            id,
+            worker: place.worker.map(usize::from),
+            layers: layers.collect(),
+        })
     }
 
-    /// The times of the threads that hold what was in progress at the last tick.
+    /// The times of the threads that still hold what was in progress at the last tick.
+    ///
+    /// Only those: asking the kernel costs more than all the rest of a look, and of
+    /// a busy worker each look sees another turn.
     fn look_at_threads(&mut self, detector: &Detector, seen: &mut Observation) {
-        seen.times.clear();
-        for (unit, thread) in detector.holds() {
+        let mut times = std::mem::take(&mut seen.times);
+        times.clear();
+        for (unit, thread) in detector.still_holds(seen) {
             let thread = match (unit, thread) {
                 (_, Some(thread)) => Some(thread),
                 (Unit::Thread(thread), None) => Some(thread),
                 (Unit::Worker(worker), None) => self.thread_of(worker),
             };
-            if let Some(times) = thread.and_then(|thread| self.times(thread)) {
-                seen.times.push((unit, times));
+            if let Some(of_thread) = thread.and_then(|thread| self.times(thread)) {
+                times.push((unit, of_thread));
             }
         }
+        seen.times = times;
     }
 
     /// When the turns in progress began, and how long the threads of those that are

@@ -8,7 +8,6 @@ use crate::clock::Calibrated;
 use crate::detector::{Detector, Observation, Told, Unit};
 use crate::driven::Driven;
 use crate::idle::Sleep;
-use crate::os::{self, ThreadProbe};
 use crate::registry::registry;
 use crate::report;
 use crate::stall::{Phase, Stall, StallEvent, StallId, StallKind, Task};
@@ -16,6 +15,7 @@ use crate::teller::{Message, Queue, Untold};
 use crate::track;
 use crate::watchdog::Shared;
 use crate::watchdog::inquiry::{Finding, Inquiry};
+use crate::watchdog::late::Late;
 use crate::watchdog::observe::Observer;
 
 /// How soon the next tick may follow, whatever is due.
@@ -91,17 +91,11 @@ impl Patrol {
         let mut told = Vec::new();
         let mut planned_ns = None;
         let mut calm = Calm::default();
-        // How long this thread has waited for a CPU.
-        let own = ThreadProbe::open(os::thread_id());
-        let waited_ns = || own.as_ref().and_then(ThreadProbe::wait_ns).unwrap_or(0);
-        let mut had_waited_ns = waited_ns();
+        let mut late = Late::new(self.shared.tolerance_ns);
         loop {
             self.observer.observe(&self.detector, &mut seen);
-            let before_ns = std::mem::replace(&mut had_waited_ns, waited_ns());
-            seen.gap_ns = planned_ns.map_or(0, |planned_ns| {
-                let waited_ns = had_waited_ns.saturating_sub(before_ns);
-                self.gap_ns(planned_ns, seen.now_ns, waited_ns)
-            });
+            seen.gap_ns = late.gap_ns(planned_ns, seen.now_ns);
+            self.note_gap(seen.gap_ns, seen.now_ns);
             let next_id = &mut || registry().next_stall_id();
             self.detector.observe(&seen, next_id, &mut told);
             self.shared.ticked_ns.store(seen.now_ns, Relaxed);
@@ -111,11 +105,12 @@ impl Patrol {
             self.ask_whether_driven(&seen);
             self.look_for_stuck(seen.now_ns);
 
+            // What this thread has done since it looked is no standstill.
+            let done_ns = self.clock.now_ns().min(seen.now_ns + WORK_NS);
+            late.may_have_waited(done_ns.saturating_sub(seen.now_ns));
             let rest = self.rest(&seen, &mut calm);
             let stopped = match rest {
                 Rest::Until(next_ns) => {
-                    // What this thread has done since it looked is no standstill.
-                    let done_ns = self.clock.now_ns().min(seen.now_ns + WORK_NS);
                     let next_ns = next_ns.max(done_ns);
                     planned_ns = Some(next_ns);
                     self.shared.lag.plan(next_ns);
@@ -236,19 +231,12 @@ impl Patrol {
         }
     }
 
-    /// How long the watchdog stood still, if it was late by more than it ever is.
-    ///
-    /// Not where it waited for a CPU: others went on meanwhile, and how long they
-    /// waited themselves is known of each.
-    fn gap_ns(&self, planned_ns: u64, now_ns: u64, waited_ns: u64) -> u64 {
-        let late_ns = now_ns.saturating_sub(planned_ns).saturating_sub(waited_ns);
-        if late_ns <= self.shared.tolerance_ns {
-            return 0;
+    fn note_gap(&self, gap_ns: u64, now_ns: u64) {
+        if gap_ns != 0 {
+            self.shared.lag.gap(now_ns - gap_ns, now_ns);
+            self.shared.gaps.fetch_add(1, Relaxed);
+            self.shared.gaps_ns.fetch_add(gap_ns, Relaxed);
         }
-        self.shared.lag.gap(now_ns - late_ns, now_ns);
-        self.shared.gaps.fetch_add(1, Relaxed);
-        self.shared.gaps_ns.fetch_add(late_ns, Relaxed);
-        late_ns
     }
 
     fn tell(&mut self, told: &mut Vec<Told>, seen: &Observation) {

@@ -138,15 +138,13 @@ fn a_poll_seen_gone_has_left_its_end_or_missed_the_wish() {
             })
         };
         slot.want_end();
-        let mut seen_end = None;
-        if slot.polls().as_slice().is_empty() {
-            seen_end = slot.finished();
-        }
-        if let Some(finished) = seen_end {
-            assert_eq!((finished.poll.stamp.tag, finished.end), (10, 99));
-        }
-        if owner.join().unwrap() {
-            assert_eq!(slot.finished().map(|f| f.end), Some(99));
+        let polls = slot.polls();
+        let seen = polls.as_slice().first().map(|poll| poll.seq);
+        let seen_end = seen.and_then(|poll| slot.end_of(poll));
+        assert!(matches!(seen_end, None | Some(99)));
+        let wanted = owner.join().unwrap();
+        if let Some(poll) = seen {
+            assert_eq!(slot.end_of(poll), wanted.then_some(99));
         }
     });
 }
@@ -157,20 +155,20 @@ fn an_end_is_never_read_torn() {
         let slot = Arc::new(Slot::new());
         let poll = |slot: &Slot, n| {
             slot.begin(stamp(n));
+            let seq = slot.innermost();
             slot.want_end();
             slot.close(n + 1);
             slot.end();
+            seq
         };
-        poll(&slot, 10);
+        let first = poll(&slot, 10);
         let owner = {
             let slot = Arc::clone(&slot);
             loom::thread::spawn(move || poll(&slot, 20))
         };
-        if let Some(finished) = slot.finished() {
-            assert_whole(&finished.poll);
-            assert_eq!(finished.end, finished.poll.stamp.start + 1);
-        }
-        owner.join().unwrap();
+        assert!(matches!(slot.end_of(first), None | Some(11)));
+        let second = owner.join().unwrap();
+        assert_eq!((slot.end_of(first), slot.end_of(second)), (None, Some(21)));
     });
 }
 
