@@ -1,6 +1,8 @@
 //! The thread that symbolizes: what it makes of a stack goes to whoever asked.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
@@ -47,9 +49,16 @@ pub(crate) enum Purpose {
 #[derive(Debug)]
 pub(crate) struct Explainer {
     sender: SyncSender<Job>,
+    loaded: Arc<AtomicBool>,
 }
 
 impl Explainer {
+    /// Whether a stack will be here in a moment: its debug info is loaded.
+    pub(crate) fn is_prompt(&self) -> bool {
+        // Relaxed: a guess at how long to wait, not data.
+        self.loaded.load(Relaxed)
+    }
+
     /// Never waits; false for a stack too many, which is not symbolized.
     pub(crate) fn send(&self, job: Job) -> bool {
         self.sender.try_send(job).is_ok()
@@ -63,18 +72,27 @@ pub(crate) fn start(
     explained: impl Fn(StallId, Option<Stack>) + Send + 'static,
 ) -> Result<Explainer, Error> {
     let (sender, receiver) = sync_channel(QUEUE);
+    let loaded = Arc::new(AtomicBool::new(false));
+    let explainer = Explainer {
+        sender,
+        loaded: Arc::clone(&loaded),
+    };
     std::thread::Builder::new()
         .name(THREAD_NAME.to_owned())
-        .spawn(move || run(&receiver, clock, explained))
+        .spawn(move || run(&receiver, &loaded, clock, explained))
         .map_err(|source| Error::thread(THREAD_NAME, source))?;
-    Ok(Explainer { sender })
+    Ok(explainer)
 }
 
-fn run(jobs: &Receiver<Job>, clock: &Calibrated, explained: impl Fn(StallId, Option<Stack>)) {
+fn run(
+    jobs: &Receiver<Job>,
+    loaded: &AtomicBool,
+    clock: &Calibrated,
+    explained: impl Fn(StallId, Option<Stack>),
+) {
     let mut symbolizer = Symbolizer::default();
-    let mut loaded = false;
     loop {
-        let job = if loaded {
+        let job = if loaded.load(Relaxed) {
             jobs.recv_timeout(QUIET)
         } else {
             jobs.recv().map_err(|_| RecvTimeoutError::Disconnected)
@@ -82,7 +100,7 @@ fn run(jobs: &Receiver<Job>, clock: &Calibrated, explained: impl Fn(StallId, Opt
         match job {
             Ok(job) => {
                 let frames = symbolizer.symbolize(&job.addresses, job.modules);
-                loaded = true;
+                loaded.store(true, Relaxed);
                 match job.purpose {
                     Purpose::Stall { id, of_turn } => explained(id, stack_of(frames, of_turn)),
                     Purpose::Driven {
@@ -98,7 +116,7 @@ fn run(jobs: &Receiver<Job>, clock: &Calibrated, explained: impl Fn(StallId, Opt
             }
             Err(RecvTimeoutError::Timeout) => {
                 symbolizer.release();
-                loaded = false;
+                loaded.store(false, Relaxed);
             }
             Err(RecvTimeoutError::Disconnected) => return,
         }

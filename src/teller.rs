@@ -27,9 +27,9 @@ const THREAD_NAME: &str = "stallscope-tell";
 /// Events that wait to be told; more are dropped and counted.
 const QUEUE: usize = 1024;
 /// How long the event of a stall that is over waits for its stack; that of one in
-/// progress waits for one tick. The first stack of a program takes longer to
-/// symbolize (some 40 ms if it is optimized, half a second if not) and comes
-/// with the next event; later ones take microseconds.
+/// progress waits for one tick, or not at all for the first stack of a program,
+/// which takes longer to symbolize (some 40 ms if it is optimized, half a second
+/// if not) and comes with the next event; later ones take microseconds.
 const PATIENCE_AT_END: Duration = Duration::from_secs(3);
 /// A callback that takes longer is counted as slow.
 const SLOW_NS: u64 = 100_000_000;
@@ -58,6 +58,8 @@ pub(crate) struct Untold {
     pub(crate) span: u64,
     /// A stack that was taken for it is being symbolized.
     pub(crate) stack_coming: bool,
+    /// Stacks take microseconds to symbolize at the moment, and not as the first does.
+    pub(crate) stacks_are_prompt: bool,
 }
 
 /// What went wrong in telling.
@@ -189,7 +191,8 @@ impl Teller {
         }
         let patience = match untold.event.phase {
             Phase::Ended => PATIENCE_AT_END,
-            Phase::Started | Phase::Escalated => self.patience,
+            Phase::Started | Phase::Escalated if untold.stacks_are_prompt => self.patience,
+            Phase::Started | Phase::Escalated => Duration::ZERO,
         };
         self.waiting.push_back((Instant::now() + patience, untold));
     }

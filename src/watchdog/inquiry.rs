@@ -144,6 +144,18 @@ impl Inquiry {
         }
     }
 
+    /// Does what would make the first stall be told late.
+    pub(crate) fn prepare(&mut self) {
+        if let Some(capturer) = &mut self.capturer {
+            capturer.prepare();
+        }
+    }
+
+    /// Whether a stack is symbolized in a moment, once it is taken.
+    pub(crate) fn are_stacks_prompt(&self) -> bool {
+        self.explainer.is_prompt()
+    }
+
     /// Looks into what is about to be told; takes a stack if it goes on.
     pub(crate) fn find(
         &mut self,

@@ -91,6 +91,7 @@ impl Patrol {
         let mut told = Vec::new();
         let mut planned_ns = None;
         let mut calm = Calm::default();
+        self.inquiry.prepare();
         let mut late = Late::new(self.shared.tolerance_ns);
         loop {
             self.observer.observe(&self.detector, &mut seen);
@@ -210,7 +211,10 @@ impl Patrol {
     }
 
     fn next_ns(&self, now_ns: u64) -> u64 {
-        let regular_ns = now_ns.saturating_add(self.shared.tick_ns);
+        // The rest of a tick is for waking up, looking and telling, which are to be
+        // within it too.
+        let until_ns = self.shared.tick_ns / 10 * 9;
+        let regular_ns = now_ns.saturating_add(until_ns);
         self.detector
             .next_ns()
             .map_or(regular_ns, |due_ns| due_ns.min(regular_ns))
@@ -255,6 +259,7 @@ impl Patrol {
                 event,
                 span: told.culprit.map_or(0, |layer| layer.span),
                 stack_coming: found.stack_coming,
+                stacks_are_prompt: self.inquiry.are_stacks_prompt(),
             })));
         }
     }

@@ -79,6 +79,8 @@ impl Capturer {
         Capturer
     }
 
+    pub(crate) const fn prepare(&mut self) {}
+
     pub(crate) fn capture(
         &mut self,
         _tid: i32,

@@ -50,6 +50,12 @@ impl Capturer {
         }
     }
 
+    /// Takes in the unwind tables, so that the first capture need not: milliseconds
+    /// for a large program.
+    pub(crate) fn prepare(&mut self) {
+        self.unwinder.refresh();
+    }
+
     /// The stack of a thread; `still` tells whether what it is captured for goes on.
     /// Only a thread that is known to be `awake`, to have run without sleeping, is
     /// sent a signal.
