@@ -33,6 +33,7 @@
 //!
 //! Times are passed in, so that the protocol can be checked without a clock.
 
+use std::num::NonZeroU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use crate::sync::AtomicU64;
@@ -59,6 +60,10 @@ const PACED: u64 = 1;
 const TIMED: u64 = 3;
 /// In `wanted`: an observer wants the end of this poll, timed or not.
 const END: u64 = 2;
+
+/// Why there is more to do at the end of a poll.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted(NonZeroU64);
 
 /// What is known of one poll when it begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -241,20 +246,20 @@ impl Slot {
             .map_or(0, |frame| frame.seq.load(Relaxed))
     }
 
-    /// Owner only: whether there is more to do at the end of a poll than [`Slot::end`].
+    /// Owner only: what there is to do at the end of a poll besides [`Slot::end`], if
+    /// anything.
     #[inline]
-    pub(crate) fn is_wanted(&self) -> bool {
+    pub(crate) fn wanted(&self) -> Option<Wanted> {
         // Relaxed: a wish, not data; one that comes too late is lost by design.
-        self.wanted.load(Relaxed) != 0
+        NonZeroU64::new(self.wanted.load(Relaxed)).map(Wanted)
     }
 
     /// Owner only: when the poll in progress began, if it was begun by
     /// [`Slot::begin_paced`], there was none within it, and nobody wants its end.
     #[inline]
-    pub(crate) fn paced(&self) -> Option<u64> {
+    pub(crate) fn paced(&self, Wanted(wanted): Wanted) -> Option<u64> {
         let [frame, ..] = &self.frames;
-        let paced = self.wanted.load(Relaxed) == PACED;
-        paced.then(|| frame.start.load(Relaxed))
+        (wanted.get() == PACED).then(|| frame.start.load(Relaxed))
     }
 
     /// Owner only: when the innermost poll began; 0 where that is not known.

@@ -23,6 +23,10 @@ fn starts(slot: &Slot) -> Vec<u64> {
         .collect()
 }
 
+fn paced(slot: &Slot) -> Option<u64> {
+    slot.paced(slot.wanted()?)
+}
+
 #[test]
 fn nested_polls_are_read_outermost_first() {
     let slot = Slot::new();
@@ -107,7 +111,7 @@ fn the_end_is_left_where_it_is_wanted_only() {
     let slot = Slot::new();
     slot.begin(stamp(10));
     let first = slot.innermost();
-    assert!(slot.is_wanted(), "by itself, as it is timed");
+    assert!(slot.wanted().is_some(), "by itself, as it is timed");
     slot.close(11);
     slot.end();
     assert_eq!(slot.end_of(first), None);
@@ -124,22 +128,22 @@ fn the_end_is_left_where_it_is_wanted_only() {
     assert_eq!(slot.end_of(first), None);
 
     assert!(slot.begin_plain(0, 0, 0));
-    assert!(!slot.is_wanted(), "a wish is for one poll");
+    assert!(slot.wanted().is_none(), "a wish is for one poll");
 }
 
 #[test]
 fn an_untimed_poll_takes_the_note_of_a_paced_one_back() {
     let slot = Slot::new();
     assert!(slot.begin_paced(10, TIMED, 0, 0));
-    assert_eq!(slot.paced(), Some(10));
+    assert_eq!(paced(&slot), Some(10));
     let paced = slot.innermost();
     slot.end();
     assert!(slot.begin_plain(0, 0, 0));
-    assert!(slot.is_wanted());
+    assert!(slot.wanted().is_some());
     slot.close(12);
     slot.end();
     assert!(slot.begin_plain(0, 0, 0));
-    assert!(!slot.is_wanted());
+    assert!(slot.wanted().is_none());
     assert_eq!(slot.end_of(paced), None);
 }
 
@@ -149,10 +153,10 @@ fn a_poll_with_one_within_is_not_paced_any_more() {
     assert!(slot.begin_paced(10, TIMED, 0, 0));
     for timed in [0, 20] {
         slot.begin(stamp(timed));
-        assert_eq!((slot.paced(), slot.start()), (None, timed));
+        assert_eq!((paced(&slot), slot.start()), (None, timed));
         slot.close(30);
         slot.end();
     }
-    assert_eq!((slot.paced(), slot.start()), (None, 10));
-    assert!(slot.is_wanted());
+    assert_eq!((paced(&slot), slot.start()), (None, 10));
+    assert!(slot.wanted().is_some());
 }

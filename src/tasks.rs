@@ -16,7 +16,7 @@ use tokio::runtime::TaskMeta;
 use crate::clock;
 use crate::local;
 use crate::registry::{RuntimeId, TIMED, Tag, Thread, Timing, registry, runtime_in};
-use crate::slot::Stamp;
+use crate::slot::{Stamp, Wanted};
 
 /// What tasks are called; they are told apart by where they are spawned.
 const NAME: &str = "task";
@@ -99,15 +99,15 @@ pub(crate) fn end() {
     if !thread.slot.is_in_task() {
         return;
     }
-    if thread.slot.is_wanted() {
-        close(thread);
+    if let Some(wanted) = thread.slot.wanted() {
+        close(thread, wanted);
     }
     thread.slot.end();
 }
 
-fn close(thread: &'static Thread) {
+fn close(thread: &'static Thread, wanted: Wanted) {
     let label = || Tag::unpack(thread.slot.tag()).label;
-    if thread.record_paced(label) {
+    if thread.record_paced(wanted, label) {
         return;
     }
     let (start, end) = (thread.slot.start(), clock::ticks());

@@ -7,7 +7,7 @@ use crate::clock;
 use crate::idle;
 use crate::local;
 use crate::registry::{LabelId, RuntimeId, TIMED, Tag, Thread, Timing, registry, runtime_in};
-use crate::slot::Stamp;
+use crate::slot::{Stamp, Wanted};
 use crate::track::Tracking;
 
 /// What a watched future remembers from poll to poll.
@@ -160,8 +160,8 @@ impl<'a> Watching<'a> {
 impl Drop for Watching<'_> {
     #[inline]
     fn drop(&mut self) {
-        if self.thread.slot.is_wanted() {
-            close(self.thread, self.watch);
+        if let Some(wanted) = self.thread.slot.wanted() {
+            close(self.thread, self.watch, wanted);
         }
         self.thread.slot.end();
     }
@@ -206,8 +206,8 @@ fn begin_anew(watch: &mut Watch, thread: &'static Thread, cx: &Context<'_>, anch
 /// Ends a poll that is timed, or whose end somebody wants to know.
 // As `begin_full`.
 #[inline(never)]
-fn close(thread: &'static Thread, watch: &Watch) {
-    if thread.record_paced(|| watch.label()) {
+fn close(thread: &'static Thread, watch: &Watch, wanted: Wanted) {
+    if thread.record_paced(wanted, || watch.label()) {
         return;
     }
     close_full(thread, watch);

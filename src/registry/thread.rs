@@ -11,7 +11,7 @@ use crate::histogram::Recorder;
 use crate::registry::MAX_LABELS;
 use crate::registry::parking::Parking;
 use crate::registry::tag::{LabelId, Place, Timing, key};
-use crate::slot::{Seq, Slot};
+use crate::slot::{Seq, Slot, Wanted};
 
 /// What one thread owns: its slot, its recorders, and who it is.
 #[derive(Debug)]
@@ -131,8 +131,8 @@ impl Thread {
     ///
     /// Without a call in the common case, so that it saves no registers.
     #[inline]
-    pub(crate) fn record_paced(&self, label: impl FnOnce() -> LabelId) -> bool {
-        if let Some(start) = self.slot.paced()
+    pub(crate) fn record_paced(&self, wanted: Wanted, label: impl FnOnce() -> LabelId) -> bool {
+        if let Some(start) = self.slot.paced(wanted)
             && let Some(recorder) = self.recorder_cell(label()).get()
             && let Some(ns) = clock::ns_from_to(start, clock::counter_ticks())
         {
