@@ -74,6 +74,9 @@ pub(crate) fn run<C: Contender>(job: &Job) -> Result<Outcome, Failure> {
         ..Settings::quiet()
     };
     let (runtime, contender) = C::start(builder(job.workers), &settings)?;
+    // As in any service there is a timer: while there is none, tokio spares itself a look
+    // at the clock at each turn (1.54, `time/mod.rs`, `park_internal`).
+    runtime.spawn(async { tokio::time::sleep(Duration::from_secs(3_600)).await });
     round(&runtime, &contender, job.tasks, job.warm_yields)?;
     // All threads', also of those that have ended.
     let (cpu, start) = (ProcessTime::now(), Instant::now());
