@@ -404,6 +404,8 @@ impl Stall {
     /// [`Builder::install`](crate::Builder::install) those of all spawned tasks are.
     ///
     /// Counted from the second tick that saw it on, so it is the least that there were.
+    /// So is how often its thread, where it computed and may be sent a signal, was seen
+    /// in another task than before, if that is more.
     pub const fn known_polls(&self) -> Option<u64> {
         self.known_polls
     }
@@ -412,8 +414,10 @@ impl Stall {
     /// shorter ones; `None` if nothing says so, and for a poll.
     ///
     /// High where its thread was seen in one and the same sleep for 9 tenths of its
-    /// duration or more, medium for half of it: a sleep is within one poll. Of a
-    /// thread that computed nothing is known.
+    /// duration or more, medium for half of it: a sleep is within one poll. Where it
+    /// computed and may be sent a signal, medium if for 3 quarters of the duration each
+    /// look found it in the same task, of [tokio's id](tokio::task::Id), low for half of
+    /// it: a task that wakes itself may have been polled again.
     pub const fn is_one_poll(&self) -> Option<Confidence> {
         self.one_poll
     }
@@ -479,7 +483,8 @@ impl fmt::Display for Stall {
         )?;
         match (self.one_poll, self.known_polls) {
             (Some(Confidence::High), _) => f.write_str(", in one poll")?,
-            (Some(_), _) => f.write_str(", mostly in one poll")?,
+            (Some(Confidence::Medium), _) => f.write_str(", mostly in one poll")?,
+            (Some(Confidence::Low), _) => f.write_str(", perhaps in one poll")?,
             (None, Some(2..)) => write!(f, ", at least {} polls", self.known_polls.unwrap_or(0))?,
             (None, _) => {}
         }

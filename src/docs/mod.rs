@@ -79,16 +79,19 @@ pub mod stacks {
     //!   ([`Builder::signal`](crate::Builder::signal)) whose handler copies registers
     //!   and stack and does nothing else: no allocation, no lock, errno kept. A
     //!   thread at work in the kernel answers when it comes back from there, and the
-    //!   answer is picked up then.
+    //!   answer is picked up then. While a turn lasts that computes and has nothing
+    //!   watched in it, the handler is also asked, ever more rarely, for tokio's id of
+    //!   the task: one and the same throughout is likely
+    //!   [one poll](crate::Stall::is_one_poll), several are several polls.
     //!
     //! The copy is unwound on the watchdog's thread. It counts only if it leads to
     //! the frame that polls the watched future, or else to the beginning of the
     //! thread: no stack rather than a wrong one. Symbolizing is the slow part, and
     //! has a thread of its own. Copies of stacks never leave the process's memory.
     //!
-    //! [`Started`](crate::Phase::Started) does not wait for it longer than one tick.
-    //! The first stack of a process takes longer, so its first stall may tell its
-    //! line only when it escalates or ends.
+    //! [`Started`](crate::Phase::Started) does not wait for it longer than one tick,
+    //! and not at all for the first stack of a process, which takes longer than that:
+    //! its first stall may tell its line only when it escalates or ends.
     //!
     //! # What it costs
     //! `cargo test --release --lib what_a_capture_costs -- --ignored --nocapture`
@@ -105,7 +108,8 @@ pub mod stacks {
     //! once it is let go: 8224 KiB
     //! ```
     //!
-    //! Nothing of this happens while nothing is stuck. At most 4,096 addresses stay
+    //! Nothing of this happens while nothing is stuck, but that the unwind tables are
+    //! taken in as the watchdog starts. At most 4,096 addresses stay
     //! symbolized; debug info is let go after 30 s without a stall. The copies take
     //! 1.3 MiB at most, and the unwind tables as much as the `.eh_frame` of all
     //! loaded modules.

@@ -36,6 +36,7 @@ struct Open {
     /// At the last look that tried for a stack.
     activity: Option<Activity>,
     sleep: OneSleep,
+    tasks: Tasks,
 }
 
 /// The longest time that the thread of a turn has been seen in one and the same
@@ -45,6 +46,53 @@ struct OneSleep {
     /// How it sleeps now, since which look, and how often it had gone to sleep then.
     now: Option<(Doing, u64, u64)>,
     longest_ns: u64,
+}
+
+/// The tasks that the thread of a turn was seen polling while it ran.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tasks {
+    /// The one that was seen last, and since which look.
+    now: Option<(u64, u64)>,
+    /// Polls there were at least: between two tasks is the end of one.
+    polls: u64,
+    longest_ns: u64,
+    next_ns: u64,
+}
+
+impl Tasks {
+    /// Whether to look now: ever more rarely, some twenty times while an age grows tenfold.
+    const fn are_due(&self, now_ns: u64) -> bool {
+        now_ns >= self.next_ns
+    }
+
+    fn look(&mut self, now_ns: u64, age_ns: u64, task: Option<u64>) {
+        let Some(task) = task else {
+            self.next_ns = now_ns + age_ns / 32;
+            return;
+        };
+        self.next_ns = now_ns + age_ns / 8;
+        match self.now {
+            Some((same, since_ns)) if same == task => {
+                self.longest_ns = self.longest_ns.max(now_ns.saturating_sub(since_ns));
+            }
+            _ => {
+                self.now = Some((task, now_ns));
+                self.polls += 1;
+            }
+        }
+    }
+
+    /// How sure it is that a turn of this length was one poll. Never high: a task
+    /// that wakes itself can be polled again in the same turn.
+    const fn says(&self, duration_ns: u64) -> Option<Confidence> {
+        if self.longest_ns >= duration_ns / 4 * 3 {
+            Some(Confidence::Medium)
+        } else if self.longest_ns >= duration_ns / 2 {
+            Some(Confidence::Low)
+        } else {
+            None
+        }
+    }
 }
 
 impl OneSleep {
@@ -123,6 +171,8 @@ pub(crate) struct Finding {
     pub(crate) stack_coming: bool,
     /// Of a turn: how sure it is that it is one poll.
     pub(crate) one_poll: Option<Confidence>,
+    /// Of a turn: how many polls there were at least.
+    pub(crate) polls: u64,
 }
 
 impl Inquiry {
@@ -172,6 +222,7 @@ impl Inquiry {
             tries_left: 0,
             activity: None,
             sleep: OneSleep::default(),
+            tasks: Tasks::default(),
         });
         open.told = *told;
         open.seen_ns = seen.now_ns;
@@ -191,9 +242,13 @@ impl Inquiry {
             asleep: most_often(&open.asleep),
         });
         let one_poll = match told.kind {
-            StallKind::Turn => open.sleep.says(told.duration_ns),
+            StallKind::Turn => {
+                let by_sleep = open.sleep.says(told.duration_ns);
+                by_sleep.max(open.tasks.says(told.duration_ns))
+            }
             StallKind::Poll => None,
         };
+        let polls = open.tasks.polls.max(told.shares.polls);
         if goes_on {
             self.open.insert(told.id, open);
         }
@@ -201,6 +256,7 @@ impl Inquiry {
             cause,
             stack_coming,
             one_poll,
+            polls,
         }
     }
 
@@ -263,6 +319,7 @@ impl Inquiry {
         if open.told.kind == StallKind::Turn {
             let activity = observer.activity(&open.told, seen);
             open.sleep.look(seen.now_ns, open.last, activity);
+            self.look_at_task(open, activity, observer, seen);
         }
         if let Some(doing) = open.last.filter(|doing| is_asleep(*doing)) {
             match open.asleep.iter_mut().find(|(how, _)| *how == doing) {
@@ -271,6 +328,23 @@ impl Inquiry {
             }
         }
         stack_coming
+    }
+
+    fn look_at_task(
+        &mut self,
+        open: &mut Open,
+        activity: Option<Activity>,
+        observer: &Observer,
+        seen: &Observation,
+    ) {
+        if let Some(capturer) = &mut self.capturer
+            && open.tasks.are_due(seen.now_ns)
+            && open.is_awake(activity)
+        {
+            let task = observer.task(capturer, &open.told, seen);
+            let age_ns = seen.now_ns.saturating_sub(open.told.start_ns);
+            open.tasks.look(seen.now_ns, age_ns, task);
+        }
     }
 
     /// True if there is a stack.
@@ -357,6 +431,39 @@ mod tests {
         assert_eq!(sleep.says(95 * MS), Some(Confidence::High));
         assert_eq!(sleep.says(120 * MS), Some(Confidence::Medium));
         assert_eq!(sleep.says(300 * MS), None);
+    }
+
+    #[test]
+    fn one_task_at_each_look_is_likely_one_poll_and_two_are_not() {
+        let look = |tasks: &[u64]| {
+            let mut seen = Tasks::default();
+            for (at, task) in (1..).zip(tasks) {
+                assert!(seen.are_due(at * 10 * MS));
+                seen.look(at * 10 * MS, 0, Some(*task));
+            }
+            seen
+        };
+        let one = look(&[5; 10]);
+        assert_eq!(one.says(110 * MS), Some(Confidence::Medium));
+        assert_eq!(one.says(170 * MS), Some(Confidence::Low));
+        assert_eq!(one.says(400 * MS), None);
+        assert_eq!(one.polls, 1);
+        let many = look(&[5, 6, 5, 5, 7, 7, 8, 5, 9, 9]);
+        assert_eq!(many.says(110 * MS), None);
+        assert_eq!(many.polls, 7);
+    }
+
+    #[test]
+    fn looks_at_tasks_grow_rare() {
+        let mut tasks = Tasks::default();
+        let looks = (10..1_000).filter(|at_ms| {
+            let due = tasks.are_due(at_ms * MS);
+            if due {
+                tasks.look(at_ms * MS, at_ms * MS, Some(1));
+            }
+            due
+        });
+        assert_eq!(looks.count(), 37);
     }
 
     #[test]

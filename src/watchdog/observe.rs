@@ -304,6 +304,18 @@ impl Observer {
         Some(capturer.capture(tid, target.anchor, awake, &target.still))
     }
 
+    /// tokio's id of the task that the worker of a turn is polling, if it is awake.
+    pub(crate) fn task(
+        &self,
+        capturer: &mut Capturer,
+        told: &Told,
+        seen: &Observation,
+    ) -> Option<u64> {
+        let target = self.target(told, seen)?;
+        let tid = registry().thread(target.number)?.tid()?;
+        capturer.task_of(tid, &target.still)
+    }
+
     /// The stack that the thread of a stall that is over has left behind.
     pub(crate) fn last_words(&self, capturer: &mut Capturer, told: &Told) -> Option<Vec<u64>> {
         let number = match (told.poll, told.unit) {

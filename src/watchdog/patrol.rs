@@ -286,7 +286,7 @@ fn event_of(told: &Told, found: &Finding) -> StallEvent {
             on_cpu_ns: told.shares.cpu_ns,
             waiting_ns: told.shares.waiting_ns,
             off_cpu_ns: told.shares.blocked_ns,
-            known_polls: (told.kind == StallKind::Turn).then_some(told.shares.polls),
+            known_polls: (told.kind == StallKind::Turn).then_some(found.polls),
             one_poll: found.one_poll,
             cause: found.cause.clone(),
             stack: None,

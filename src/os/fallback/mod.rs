@@ -95,6 +95,10 @@ impl Capturer {
         None
     }
 
+    pub(crate) fn task_of(&mut self, _tid: i32, _still: &dyn Fn() -> bool) -> Option<u64> {
+        None
+    }
+
     pub(crate) fn modules(&self) -> Vec<ModuleFile> {
         Vec::new()
     }

@@ -7,7 +7,7 @@ use std::fs::File;
 
 use crate::os::platform::modules::Module;
 use crate::os::platform::position::Position;
-use crate::os::platform::signal::{self, Answer, NoCopy, Request};
+use crate::os::platform::signal::{self, Answer, NoCopy, Request, Want};
 use crate::os::platform::unwind::{Proof, Registers, StackCopy, Unwinder};
 use crate::os::{Captured, Doing, Miss, ModuleFile, SignalUse};
 
@@ -145,7 +145,7 @@ impl Capturer {
     pub(crate) fn last_words(&mut self, tid: i32, anchor: Option<u64>) -> Option<Vec<u64>> {
         let (_, request) = self.late.take_if(|(late, _)| *late == tid)?;
         match signal::pick_up(request, &mut self.stack) {
-            Answer::Copied(registers) => self.unwind(registers, anchor).ok(),
+            Answer::Copied(sample) => self.unwind(sample.registers, anchor).ok(),
             Answer::Late(_) => {
                 signal::give_up(request);
                 None
@@ -189,7 +189,7 @@ impl Capturer {
         if let Some((_, request)) = self.late.take_if(|(late, _)| *late == tid) {
             match signal::pick_up(request, &mut self.stack) {
                 // Right, whatever the thread does by now: see `Answer::Late`.
-                Answer::Copied(registers) => return self.unwind(registers, anchor),
+                Answer::Copied(sample) => return self.unwind(sample.registers, anchor),
                 Answer::Late(_) => {
                     self.late = Some((tid, request));
                     return Err(Miss::Late);
@@ -207,7 +207,7 @@ impl Capturer {
         }
         let answer = self.ask(signal, tid, anchor)?;
         match (answer, still()) {
-            (Answer::Copied(registers), true) => self.unwind(registers, anchor),
+            (Answer::Copied(sample), true) => self.unwind(sample.registers, anchor),
             // By now a thread that runs code of its own would have answered.
             (Answer::Late(request), true) => {
                 self.late = Some((tid, request));
@@ -223,11 +223,32 @@ impl Capturer {
 
     fn ask(&mut self, signal: i32, tid: i32, anchor: Option<u64>) -> Result<Answer, Miss> {
         let up_to = anchor.map(|anchor| anchor + BEYOND_ANCHOR);
-        signal::copy_of(signal, tid, up_to, &mut self.stack).map_err(|error| match error {
-            NoCopy::Busy => Miss::Busy,
-            NoCopy::HandlerTaken => Miss::HandlerTaken,
-            NoCopy::NotPermitted => Miss::NotPermitted,
+        signal::copy_of(signal, tid, Want::Stack { up_to }, &mut self.stack).map_err(|error| {
+            match error {
+                NoCopy::Busy => Miss::Busy,
+                NoCopy::HandlerTaken => Miss::HandlerTaken,
+                NoCopy::NotPermitted => Miss::NotPermitted,
+            }
         })
+    }
+
+    /// tokio's id of the task that a worker's thread polls, which is known to run and
+    /// to have run without sleeping; `None` if it did not say so before it went on.
+    pub(crate) fn task_of(&mut self, tid: i32, still: &dyn Fn() -> bool) -> Option<u64> {
+        let SignalUse::Signal(signal) = self.signals else {
+            return None;
+        };
+        if self.late.is_some() || !still() {
+            return None;
+        }
+        match signal::copy_of(signal, tid, Want::Task, &mut self.stack).ok()? {
+            Answer::Copied(sample) if still() => Some(sample.task).filter(|task| *task != 0),
+            Answer::Late(request) => {
+                signal::give_up(request);
+                None
+            }
+            Answer::Copied(_) | Answer::Lost => None,
+        }
     }
 
     /// The files that addresses lie in, for symbolizing elsewhere.

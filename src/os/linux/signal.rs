@@ -10,9 +10,10 @@
 use std::ffi::{c_int, c_void};
 use std::sync::Mutex;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU64, AtomicUsize};
 use std::time::{Duration, Instant};
 
+use crate::local;
 use crate::os::platform::unwind::{Registers, StackCopy};
 
 /// The most that is copied of a stack.
@@ -36,6 +37,9 @@ static PC: AtomicU64 = AtomicU64::new(0);
 static SP: AtomicU64 = AtomicU64::new(0);
 static FP: AtomicU64 = AtomicU64::new(0);
 static LR: AtomicU64 = AtomicU64::new(0);
+/// Whether tokio's id of the task is wanted, and the id; 0 for none.
+static WANTS_TASK: AtomicBool = AtomicBool::new(false);
+static TASK: AtomicU64 = AtomicU64::new(0);
 
 /// The one who may ask, and the generation of the last request.
 static ASKER: Mutex<u64> = Mutex::new(0);
@@ -53,7 +57,7 @@ pub(crate) enum NoCopy {
 /// What comes of a request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Answer {
-    Copied(Registers),
+    Copied(Sample),
     /// The thread is at work in the kernel, or waits for a CPU: its handler has
     /// not run, and will before the thread does anything else. So what it will
     /// copy is where the thread is now.
@@ -62,18 +66,36 @@ pub(crate) enum Answer {
     Lost,
 }
 
+/// What is copied of a thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Want {
+    /// Its stack, up to this address or as far as there is room.
+    Stack { up_to: Option<u64> },
+    /// tokio's id of the task that it polls; only of a thread that has asked tokio
+    /// which worker it is.
+    Task,
+}
+
+/// What a thread has answered, besides its stack.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sample {
+    pub(crate) registers: Registers,
+    /// Where it was wanted; 0 for none.
+    pub(crate) task: u64,
+}
+
 /// One request, by its generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Request(u64);
 
-/// Asks a thread for a copy of its stack from its stack pointer on.
+/// Asks a thread for a copy of its stack from its stack pointer on, or for its task.
 ///
 /// Takes some 10 us, of which the thread is held up for a few; waits 5 ms at
-/// most. `up_to` bounds what is copied.
+/// most.
 pub(crate) fn copy_of(
     signal: c_int,
     tid: i32,
-    up_to: Option<u64>,
+    want: Want,
     into: &mut StackCopy,
 ) -> Result<Answer, NoCopy> {
     let mut generation = ASKER.try_lock().map_err(|_| NoCopy::Busy)?;
@@ -87,10 +109,13 @@ pub(crate) fn copy_of(
     let generation = *generation;
     TARGET.store(tid, Relaxed);
     // An address to copy up to, or everything that fits.
-    WANTED.store(
-        usize::try_from(up_to.unwrap_or(u64::MAX)).unwrap_or(usize::MAX),
-        Relaxed,
-    );
+    let up_to = match want {
+        Want::Stack { up_to } => up_to.unwrap_or(u64::MAX),
+        Want::Task => 0,
+    };
+    WANTED.store(usize::try_from(up_to).unwrap_or(usize::MAX), Relaxed);
+    WANTS_TASK.store(want == Want::Task, Relaxed);
+    TASK.store(0, Relaxed);
     // Release: the handler's acquire sees target and bound.
     STATE.store(generation << 2 | REQUESTED, Release);
     if !send(signal, tid, generation) {
@@ -137,7 +162,7 @@ fn take_back(generation: u64) {
 }
 
 /// To be called with the lock held, after the handler is done.
-fn copied(into: &mut StackCopy) -> Registers {
+fn copied(into: &mut StackCopy) -> Sample {
     let length = COPIED.load(Relaxed).min(BUFFER);
     // SAFETY: the buffer was leaked with this length; the handler that wrote it
     // is done (seen with acquire by the caller), and none writes it before the
@@ -146,13 +171,17 @@ fn copied(into: &mut StackCopy) -> Registers {
     into.bytes.clear();
     into.bytes.extend_from_slice(copied);
     into.start = SP.load(Relaxed);
+    let sample = Sample {
+        registers: Registers {
+            pc: PC.load(Relaxed),
+            sp: SP.load(Relaxed),
+            fp: Some(FP.load(Relaxed)),
+            lr: LR.load(Relaxed),
+        },
+        task: TASK.load(Relaxed),
+    };
     STATE.store(0, Release);
-    Registers {
-        pc: PC.load(Relaxed),
-        sp: SP.load(Relaxed),
-        fp: Some(FP.load(Relaxed)),
-        lr: LR.load(Relaxed),
-    }
+    sample
 }
 
 fn wait(generation: u64, into: &mut StackCopy) -> Answer {
@@ -277,6 +306,12 @@ extern "C" fn handle(_signal: c_int, info: *mut libc::siginfo_t, context: *mut c
         let length = WANTED.load(Relaxed).saturating_sub(sp).min(BUFFER);
         // SAFETY: the buffer is ours alone while the request is claimed.
         copied = unsafe { read_memory(sp, STACK.load(Relaxed), length) };
+        if WANTS_TASK.load(Relaxed) {
+            // Reads one word of tokio's thread-local state (1.54, `runtime/context.rs`,
+            // `current_task_id`), which it writes in one. What that would do the first
+            // time on a thread, it has done when the thread asked which worker it is.
+            TASK.store(local::task_id(), Relaxed);
+        }
     }
     COPIED.store(copied, Relaxed);
     // SAFETY: as above.
