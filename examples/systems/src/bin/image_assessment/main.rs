@@ -37,8 +37,8 @@ use tokio::runtime::Builder;
 use crate::assessor::Assessor;
 
 const PICTURES: u32 = 3;
-/// 12 megapixels, as from a camera.
-const SIZE: (u32, u32) = (4_000, 3_000);
+/// 8 megapixels, as from a camera.
+const SIZE: (u32, u32) = (3_200, 2_400);
 
 fn main() -> ExitCode {
     System {
