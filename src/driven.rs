@@ -25,6 +25,9 @@ struct State {
     next_ns: u64,
     retries: u32,
     until_ns: u64,
+    /// For how long an answer holds at least once it has been asked for again, while
+    /// it has not: one that is asked for late must not be stale for that.
+    unasked_ns: Option<u64>,
 }
 
 /// What is known of the turn in progress.
@@ -54,6 +57,9 @@ impl Driven {
         };
         state.retries += 1;
         state.next_ns = now_ns + again_ns;
+        if let Some(holds_ns) = state.unasked_ns.take() {
+            state.until_ns = state.until_ns.max(now_ns + holds_ns);
+        }
         true
     }
 
@@ -77,9 +83,11 @@ impl Driven {
             let holds_ns = HOLDS_NS.max(age_ns / 16).max(LOOKS * took_ns);
             state.until_ns = now_ns + holds_ns;
             state.next_ns = now_ns + holds_ns / 2;
+            state.unasked_ns = Some(holds_ns / 2);
             state.retries = 0;
         } else {
             state.until_ns = 0;
+            state.unasked_ns = None;
             state.next_ns = now_ns + age_ns.max(RETRY_NS);
         }
     }
@@ -87,7 +95,7 @@ impl Driven {
     /// Whether this turn is known to be driven.
     pub(crate) fn holds(&self, of: &WorkerSeen, now_ns: u64) -> bool {
         let state = lock(&self.0);
-        state.of.same_turn(of) && now_ns < state.until_ns
+        state.of.same_turn(of) && (now_ns < state.until_ns || state.unasked_ns.is_some())
     }
 }
 
@@ -128,6 +136,19 @@ mod tests {
         // Asked at the next tick, and answered after as long again.
         assert!(driven.ask(&turn(2), 90 * MS, 10 * MS, 180 * MS));
         assert!(driven.holds(&turn(2), 204 * MS));
+    }
+
+    #[test]
+    fn an_answer_is_not_stale_because_the_watchdog_is_late() {
+        let driven = Driven::default();
+        assert!(driven.ask(&turn(2), 10 * MS, 10 * MS, 100 * MS));
+        driven.answer(&turn(2), true, 10 * MS, 0, 101 * MS);
+        assert!(driven.holds(&turn(2), 180 * MS), "not asked for again");
+        assert!(driven.ask(&turn(2), 90 * MS, 10 * MS, 180 * MS));
+        assert!(driven.holds(&turn(2), 189 * MS));
+        assert!(!driven.holds(&turn(2), 190 * MS), "asked, and no answer");
+        driven.answer(&turn(2), false, 90 * MS, 0, 191 * MS);
+        assert!(!driven.holds(&turn(2), 191 * MS));
     }
 
     #[test]
