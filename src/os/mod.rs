@@ -73,6 +73,12 @@ pub(crate) enum Doing {
     Blocked(i64),
 }
 
+impl Doing {
+    pub(crate) const fn is_asleep(self) -> bool {
+        matches!(self, Doing::Blocked(_) | Doing::Faulting)
+    }
+}
+
 /// What a thread has done in all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Activity {

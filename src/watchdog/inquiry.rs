@@ -16,6 +16,7 @@ use crate::stall::{Cause, Phase, StallId, StallKind};
 use crate::teller::{Message, Queue};
 use crate::watchdog::Shared;
 use crate::watchdog::observe::Observer;
+use crate::watchdog::one_poll::{OneSleep, Tasks};
 
 /// How many ticks may try to get the stack of one event: a thread that
 /// blocks shortly and often moves under our eyes.
@@ -37,90 +38,6 @@ struct Open {
     activity: Option<Activity>,
     sleep: OneSleep,
     tasks: Tasks,
-}
-
-/// The longest time that the thread of a turn has been seen in one and the same
-/// sleep, which is within one poll.
-#[derive(Clone, Copy, Debug, Default)]
-struct OneSleep {
-    /// How it sleeps now, since which look, and how often it had gone to sleep then.
-    now: Option<(Doing, u64, u64)>,
-    longest_ns: u64,
-}
-
-/// The tasks that the thread of a turn was seen polling while it ran.
-#[derive(Clone, Copy, Debug, Default)]
-struct Tasks {
-    /// The one that was seen last, and since which look.
-    now: Option<(u64, u64)>,
-    /// Polls there were at least: between two tasks is the end of one.
-    polls: u64,
-    longest_ns: u64,
-    next_ns: u64,
-}
-
-impl Tasks {
-    /// Whether to look now: ever more rarely, some twenty times while an age grows tenfold.
-    const fn are_due(&self, now_ns: u64) -> bool {
-        now_ns >= self.next_ns
-    }
-
-    fn look(&mut self, now_ns: u64, age_ns: u64, task: Option<u64>) {
-        let Some(task) = task else {
-            self.next_ns = now_ns + age_ns / 32;
-            return;
-        };
-        self.next_ns = now_ns + age_ns / 8;
-        match self.now {
-            Some((same, since_ns)) if same == task => {
-                self.longest_ns = self.longest_ns.max(now_ns.saturating_sub(since_ns));
-            }
-            _ => {
-                self.now = Some((task, now_ns));
-                self.polls += 1;
-            }
-        }
-    }
-
-    /// How sure it is that a turn of this length was one poll. Never high: a task
-    /// that wakes itself can be polled again in the same turn.
-    const fn says(&self, duration_ns: u64) -> Option<Confidence> {
-        if self.longest_ns >= duration_ns / 4 * 3 {
-            Some(Confidence::Medium)
-        } else if self.longest_ns >= duration_ns / 2 {
-            Some(Confidence::Low)
-        } else {
-            None
-        }
-    }
-}
-
-impl OneSleep {
-    fn look(&mut self, now_ns: u64, doing: Option<Doing>, activity: Option<Activity>) {
-        let asleep = doing.filter(|doing| is_asleep(*doing)).zip(activity);
-        let Some((doing, activity)) = asleep else {
-            self.now = None;
-            return;
-        };
-        match self.now {
-            Some((same, since_ns, sleeps)) if same == doing && sleeps == activity.sleeps => {
-                self.longest_ns = self.longest_ns.max(now_ns.saturating_sub(since_ns));
-            }
-            _ => self.now = Some((doing, now_ns, activity.sleeps)),
-        }
-    }
-
-    /// How sure it is that a turn of this length was one poll.
-    const fn says(&self, duration_ns: u64) -> Option<Confidence> {
-        // Between two looks, a tick at each end is not seen.
-        if self.longest_ns >= duration_ns / 10 * 9 {
-            Some(Confidence::High)
-        } else if self.longest_ns >= duration_ns / 2 {
-            Some(Confidence::Medium)
-        } else {
-            None
-        }
-    }
 }
 
 impl Open {
@@ -312,7 +229,7 @@ impl Inquiry {
             let captured = observer.capture(capturer, &open.told, seen, awake);
             stack_coming = captured.is_some_and(|captured| self.take(captured, open));
         }
-        if !open.last.is_some_and(is_asleep) {
+        if !open.last.is_some_and(|doing| doing.is_asleep()) {
             let looks = open.looks();
             open.last = observer.doing(&open.told, seen, looks).or(open.last);
         }
@@ -321,7 +238,7 @@ impl Inquiry {
             open.sleep.look(seen.now_ns, open.last, activity);
             self.look_at_task(open, activity, observer, seen);
         }
-        if let Some(doing) = open.last.filter(|doing| is_asleep(*doing)) {
+        if let Some(doing) = open.last.filter(|doing| doing.is_asleep()) {
             match open.asleep.iter_mut().find(|(how, _)| *how == doing) {
                 Some((_, times)) => *times += 1,
                 None => open.asleep.push((doing, 1)),
@@ -400,83 +317,9 @@ impl Inquiry {
     }
 }
 
-fn is_asleep(doing: Doing) -> bool {
-    matches!(doing, Doing::Blocked(_) | Doing::Faulting)
-}
-
 fn most_often(asleep: &[(Doing, u32)]) -> Option<Doing> {
     asleep
         .iter()
         .max_by_key(|(_, times)| *times)
         .map(|(how, _)| *how)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MS: u64 = 1_000_000;
-
-    fn activity(sleeps: u64) -> Option<Activity> {
-        Some(Activity { sleeps, cpu_ns: 0 })
-    }
-
-    #[test]
-    fn one_sleep_is_one_poll() {
-        let mut sleep = OneSleep::default();
-        for at_ms in [10, 50, 97] {
-            sleep.look(at_ms * MS, Some(Doing::Blocked(35)), activity(7));
-        }
-        assert_eq!(sleep.longest_ns, 87 * MS);
-        assert_eq!(sleep.says(95 * MS), Some(Confidence::High));
-        assert_eq!(sleep.says(120 * MS), Some(Confidence::Medium));
-        assert_eq!(sleep.says(300 * MS), None);
-    }
-
-    #[test]
-    fn one_task_at_each_look_is_likely_one_poll_and_two_are_not() {
-        let look = |tasks: &[u64]| {
-            let mut seen = Tasks::default();
-            for (at, task) in (1..).zip(tasks) {
-                assert!(seen.are_due(at * 10 * MS));
-                seen.look(at * 10 * MS, 0, Some(*task));
-            }
-            seen
-        };
-        let one = look(&[5; 10]);
-        assert_eq!(one.says(110 * MS), Some(Confidence::Medium));
-        assert_eq!(one.says(170 * MS), Some(Confidence::Low));
-        assert_eq!(one.says(400 * MS), None);
-        assert_eq!(one.polls, 1);
-        let many = look(&[5, 6, 5, 5, 7, 7, 8, 5, 9, 9]);
-        assert_eq!(many.says(110 * MS), None);
-        assert_eq!(many.polls, 7);
-    }
-
-    #[test]
-    fn looks_at_tasks_grow_rare() {
-        let mut tasks = Tasks::default();
-        let looks = (10..1_000).filter(|at_ms| {
-            let due = tasks.are_due(at_ms * MS);
-            if due {
-                tasks.look(at_ms * MS, at_ms * MS, Some(1));
-            }
-            due
-        });
-        assert_eq!(looks.count(), 37);
-    }
-
-    #[test]
-    fn many_sleeps_or_none_say_nothing() {
-        let mut sleep = OneSleep::default();
-        for at in 0..10 {
-            sleep.look(at * 10 * MS, Some(Doing::Blocked(35)), activity(at));
-        }
-        for at in 10..20 {
-            let calls = Doing::Blocked(35 + i64::try_from(at).unwrap());
-            sleep.look(at * 10 * MS, Some(calls), activity(10));
-            sleep.look(at * 10 * MS + MS, Some(Doing::Running), activity(10));
-        }
-        assert_eq!(sleep.says(200 * MS), None);
-    }
 }

@@ -4,6 +4,7 @@ mod builder;
 mod inquiry;
 mod late;
 mod observe;
+mod one_poll;
 mod patrol;
 
 pub use builder::{Builder, PollTiming};
