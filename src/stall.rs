@@ -394,7 +394,8 @@ impl Stall {
         Duration::from_nanos(self.off_cpu_ns)
     }
 
-    /// Of the duration, how long the thread is known to have waited for a CPU.
+    /// Of the duration, how long the thread is known to have waited for a CPU, or to
+    /// have had one that did not run: whoever runs a virtual machine can take it away.
     pub const fn waiting(&self) -> Duration {
         Duration::from_nanos(self.waiting_ns)
     }

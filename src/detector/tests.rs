@@ -119,6 +119,8 @@ impl World {
         let times = ThreadTimes {
             cpu_ns: cpu_ms * MS,
             wait_ns: wait_ms * MS,
+            // Another at each look, so that nothing is said to be stolen.
+            runs: self.seen.now_ns,
             state,
             polls: 0,
         };

@@ -7,6 +7,8 @@ pub(crate) struct ThreadTimes {
     pub(crate) cpu_ns: u64,
     /// In a run queue, since the thread began; a wait is added when it ends.
     pub(crate) wait_ns: u64,
+    /// How often it was given a CPU.
+    pub(crate) runs: u64,
     pub(crate) state: ThreadState,
     /// Polls of watched futures that it has begun.
     pub(crate) polls: u64,
@@ -39,6 +41,10 @@ pub(crate) struct Shares {
 pub(crate) struct Waiting {
     at_ns: u64,
     first: ThreadTimes,
+    /// The last look that found it on a CPU, else the first, and its time.
+    running: (u64, ThreadTimes),
+    /// While it had a CPU, but that did not run.
+    stolen_ns: u64,
     cpu_ns: u64,
     blocked_ns: u64,
     waiting_ns: u64,
@@ -50,6 +56,8 @@ impl Waiting {
         Waiting {
             at_ns: now_ns,
             first: times,
+            running: (now_ns, times),
+            stolen_ns: 0,
             cpu_ns: 0,
             blocked_ns: 0,
             waiting_ns: 0,
@@ -63,6 +71,11 @@ impl Waiting {
         let credited_ns = times.wait_ns.saturating_sub(self.first.wait_ns);
         self.cpu_ns = cpu_ns;
         self.polls = times.polls.saturating_sub(self.first.polls);
+        if times.state == ThreadState::OnCpu {
+            self.stolen_ns += self.stolen_since_running(now_ns, times);
+            self.running = (now_ns, times);
+        }
+        let credited_ns = credited_ns + self.stolen_ns;
         let other_ns = elapsed_ns.saturating_sub(cpu_ns);
         if times.state == ThreadState::Queued {
             // The wait that goes on is credited only when it ends, so it is what
@@ -72,6 +85,21 @@ impl Waiting {
             self.waiting_ns = credited_ns.min(other_ns);
             self.blocked_ns = other_ns.saturating_sub(credited_ns);
         }
+    }
+
+    /// For how long the CPU that the thread had was taken from the whole machine: by
+    /// whoever runs this virtual machine, or by interrupts.
+    ///
+    /// A thread that runs, and was not given a CPU since, has had one all the while: to
+    /// sleep or to wait it would have had to give it away. The kernel takes stolen
+    /// time off the time on a CPU (6.18, `kernel/sched/core.c`, `update_rq_clock_task`).
+    fn stolen_since_running(&self, now_ns: u64, times: ThreadTimes) -> u64 {
+        let (at_ns, last) = self.running;
+        if times.runs != last.runs {
+            return 0;
+        }
+        let ran_ns = times.cpu_ns.saturating_sub(last.cpu_ns);
+        now_ns.saturating_sub(at_ns).saturating_sub(ran_ns)
     }
 
     /// How long the thread has been on a CPU, waiting for one, and asleep.
@@ -97,32 +125,40 @@ mod tests {
 
     #[test]
     fn waits_are_told_from_work_and_sleep() {
-        // (now, CPU, credited wait, state) -> waiting so far
+        // (now, CPU, credited wait, runs, state) -> waiting so far
         let table = [
             // Ran 10, waited 10, runs.
-            ((20, 10, 10, OnCpu), 10),
+            ((20, 10, 10, 1, OnCpu), 10),
             // Queued for 30 now, of which nothing is credited yet.
-            ((50, 10, 10, Queued), 40),
-            ((51, 11, 40, OnCpu), 40),
+            ((50, 10, 10, 1, Queued), 40),
+            ((51, 11, 40, 2, OnCpu), 40),
             // Asleep for 49.
-            ((100, 11, 40, Off), 40),
+            ((100, 11, 40, 2, Off), 40),
             // Awake again and queued for 20: the sleep is not taken for a wait.
-            ((120, 11, 40, Queued), 60),
-            ((130, 21, 60, OnCpu), 60),
+            ((120, 11, 40, 2, Queued), 60),
+            ((130, 21, 60, 3, OnCpu), 60),
+            // Its CPU is not running, as if it was queued; then it is.
+            ((150, 21, 60, 3, Queued), 80),
+            ((160, 26, 60, 3, OnCpu), 85),
+            ((170, 36, 60, 3, OnCpu), 85),
+            // It has slept, which it can only without a CPU.
+            ((190, 37, 60, 4, OnCpu), 85),
         ];
         let mut waiting = Waiting::since(
             1_000,
             ThreadTimes {
                 cpu_ns: 500,
                 wait_ns: 700,
+                runs: 9,
                 state: OnCpu,
                 polls: 7,
             },
         );
-        for ((now, cpu, wait, state), expected) in table {
+        for ((now, cpu, wait, runs, state), expected) in table {
             let times = ThreadTimes {
                 cpu_ns: 500 + cpu,
                 wait_ns: 700 + wait,
+                runs: 9 + runs,
                 state,
                 polls: 7 + now,
             };

@@ -44,7 +44,7 @@ impl ThreadProbe {
     /// `None` once the thread is gone.
     pub(crate) fn times(&self) -> Option<ThreadTimes> {
         let asleep = self.is_asleep()?;
-        let wait_ns = wait_ns(&self.schedstat)?;
+        let [wait_ns, runs] = waits_and_runs(&self.schedstat)?;
         let cpu_ns = cpu_ns(self.tid)?;
         let state = if asleep {
             ThreadState::Off
@@ -58,6 +58,7 @@ impl ThreadProbe {
         Some(ThreadTimes {
             cpu_ns,
             wait_ns,
+            runs,
             state,
             // Not the kernel's to know.
             polls: 0,
@@ -111,14 +112,20 @@ pub(crate) fn read_at_start<'a>(file: &File, buffer: &'a mut [u8]) -> Option<&'a
 
 /// How long a thread has waited for a CPU in all, by its schedstat; the wait it may
 /// be in comes later.
-///
-/// Second number of schedstat: time spent waiting on a run queue
-/// (kernel documentation, `scheduler/sched-stats.rst`).
 pub(crate) fn wait_ns(schedstat: &File) -> Option<u64> {
+    waits_and_runs(schedstat).map(|[wait_ns, _]| wait_ns)
+}
+
+/// The same, and how often it was given a CPU.
+///
+/// Second and third number of schedstat: time spent waiting on a run queue, and
+/// number of timeslices run (kernel documentation, `scheduler/sched-stats.rst`).
+fn waits_and_runs(schedstat: &File) -> Option<[u64; 2]> {
     let mut buffer = [0; 96];
     let text = read_at_start(schedstat, &mut buffer)?;
-    let number = text.split(u8::is_ascii_whitespace).nth(1)?;
-    std::str::from_utf8(number).ok()?.parse().ok()
+    let mut numbers = text.split(u8::is_ascii_whitespace).skip(1);
+    let mut next = || std::str::from_utf8(numbers.next()?).ok()?.parse().ok();
+    Some([next()?, next()?])
 }
 
 /// The CPU time of a thread, up to this moment even while it runs.
