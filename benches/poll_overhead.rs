@@ -258,12 +258,20 @@ enum Kind {
     CurrentThread,
 }
 
-/// Ratios of one mode to bare, in rounds in which each mode has its turn.
-fn ratios(kind: Kind) -> std::io::Result<Vec<(Mode, Vec<f64>)>> {
+/// The CPU time of a mode, and those of bare before and after it.
+#[derive(Clone, Copy)]
+struct Times {
+    own: f64,
+    before: f64,
+    after: f64,
+}
+
+/// Of each mode, in rounds in which each has its turn.
+fn rounds(kind: Kind) -> std::io::Result<Vec<(Mode, Vec<Times>)>> {
     let (plain, _) = runtime(kind, false)?;
-    let mut ratios: Vec<_> = MODES.map(|mode| (mode, Vec::new())).into();
+    let mut times: Vec<_> = MODES.map(|mode| (mode, Vec::new())).into();
     for _ in 0..ROUNDS {
-        for (mode, ratios) in &mut ratios {
+        for (mode, times) in &mut times {
             let before = measure(Mode::Bare, &plain);
             let own = if *mode == Mode::Installed {
                 let (hooked, watchdog) = runtime(kind, true)?;
@@ -283,26 +291,35 @@ fn ratios(kind: Kind) -> std::io::Result<Vec<(Mode, Vec<f64>)>> {
             };
             measure(Mode::Bare, &plain);
             let after = measure(Mode::Bare, &plain);
-            ratios.push(own / f64::midpoint(before, after));
+            times.push(Times { own, before, after });
         }
     }
-    Ok(ratios)
+    Ok(times)
 }
 
-fn show(what: &str, ratios: Vec<(Mode, Vec<f64>)>) {
+/// Quartiles of the ratios; and of the least time to the least of bare, which is what
+/// is left where nothing else disturbs.
+fn show(what: &str, times: Vec<(Mode, Vec<Times>)>) {
     println!(
-        "\n{what}\n  {:<32} {:>6} {:>8} {:>6}",
-        "CPU time to bare", "25 %", "median", "75 %"
+        "\n{what}\n  {:<32} {:>6} {:>8} {:>6} {:>8}",
+        "CPU time to bare", "25 %", "median", "75 %", "of least"
     );
-    for (mode, mut ratios) in ratios {
+    let least = |times: &mut dyn Iterator<Item = f64>| times.fold(f64::INFINITY, f64::min);
+    let all = times.iter().flat_map(|(_, times)| times);
+    let bare = least(&mut all.flat_map(|times| [times.before, times.after]));
+    for (mode, times) in times {
+        let own = least(&mut times.iter().map(|times| times.own));
+        let ratio = |times: &Times| times.own / f64::midpoint(times.before, times.after);
+        let mut ratios: Vec<f64> = times.iter().map(ratio).collect();
         ratios.sort_by(f64::total_cmp);
         let at = |quarters: usize| ratios.get(ratios.len() * quarters / 4).unwrap_or(&0.0);
         println!(
-            "  {:<32} {:>6.2} {:>8.2} {:>6.2}",
+            "  {:<32} {:>6.2} {:>8.2} {:>6.2} {:>8.2}",
             mode.name(),
             at(1),
             at(2),
             at(3),
+            own / bare,
         );
     }
 }
@@ -342,11 +359,11 @@ fn main() -> std::io::Result<()> {
     let end_to_end = "end to end, near-empty polls";
     show(
         &format!("{end_to_end}, multi-thread, 2 workers"),
-        ratios(Kind::MultiThread)?,
+        rounds(Kind::MultiThread)?,
     );
     show(
         &format!("{end_to_end}, current-thread"),
-        ratios(Kind::CurrentThread)?,
+        rounds(Kind::CurrentThread)?,
     );
     Ok(())
 }
