@@ -82,34 +82,28 @@ impl Detector {
         }
     }
 
-    /// The units held at the last tick, with the number of the thread where a poll tells it.
-    pub(crate) fn holds(&self) -> impl Iterator<Item = (Unit, Option<usize>)> {
-        self.units
-            .iter()
-            .filter(|held| held.poll.is_some() || held.turn.is_some())
-            .map(|held| {
-                let thread = held.poll.as_ref().map(|poll| poll.seen.id.thread);
-                (held.unit, thread)
-            })
+    /// Whether something was in progress on this unit at the last tick.
+    pub(crate) fn holds(&self, unit: Unit) -> bool {
+        self.units.iter().any(|held| held.unit == unit)
+    }
+
+    /// The units whose poll or turn of the last tick is still the same in what is seen
+    /// now, with the number of the thread where a poll tells it.
+    pub(crate) fn still_holds<'a>(
+        &'a self,
+        seen: &'a Observation,
+    ) -> impl Iterator<Item = (Unit, Option<usize>)> + 'a {
+        let going_on = self.units.iter().filter(|held| held.goes_on(seen));
+        going_on.map(|held| {
+            let thread = held.poll.as_ref().map(|poll| poll.seen.id.thread);
+            (held.unit, thread)
+        })
     }
 
     /// The watched polls that were in progress at the last tick.
     pub(crate) fn polls(&self) -> impl Iterator<Item = PollId> {
         let polls = self.units.iter().filter_map(|held| held.poll.as_ref());
         polls.map(|hold| hold.seen.id)
-    }
-
-    /// Those of them whose poll or turn is still the same in what is seen now.
-    pub(crate) fn still_holds<'a>(
-        &'a self,
-        seen: &'a Observation,
-    ) -> impl Iterator<Item = (Unit, Option<usize>)> + 'a {
-        let goes_on = |unit| {
-            self.units
-                .iter()
-                .any(|held| held.unit == unit && held.goes_on(seen))
-        };
-        self.holds().filter(move |(unit, _)| goes_on(*unit))
     }
 
     /// Whether nothing was in progress at the last tick.

@@ -143,9 +143,7 @@ impl Observer {
                     .thread_of(index)
                     .filter(|number| self.is_hooked(*number, index)),
             };
-            let held = detector
-                .holds()
-                .any(|(unit, _)| unit == Unit::Worker(index));
+            let held = detector.holds(Unit::Worker(index));
             let wait_ns = number
                 .filter(|_| !held)
                 .and_then(|number| self.probe(number)?.wait_ns());
