@@ -3,36 +3,63 @@
 use crate::os::{Activity, Doing};
 use crate::report::Confidence;
 
+/// For how long something was the same at each look.
+#[derive(Clone, Copy, Debug)]
+struct Unchanged<T> {
+    /// What it is now, and since which look.
+    now: Option<(T, u64)>,
+    longest_ns: u64,
+}
+
+impl<T> Default for Unchanged<T> {
+    fn default() -> Self {
+        Unchanged {
+            now: None,
+            longest_ns: 0,
+        }
+    }
+}
+
+impl<T: PartialEq> Unchanged<T> {
+    /// Whether it is another than at the last look.
+    fn look(&mut self, now_ns: u64, what: T) -> bool {
+        match &self.now {
+            Some((same, since_ns)) if *same == what => {
+                self.longest_ns = self.longest_ns.max(now_ns.saturating_sub(*since_ns));
+                false
+            }
+            _ => {
+                self.now = Some((what, now_ns));
+                true
+            }
+        }
+    }
+}
+
 /// The longest time that the thread of a turn has been seen in one and the same
 /// sleep, which is within one poll.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct OneSleep {
-    /// How it sleeps now, since which look, and how often it had gone to sleep then.
-    now: Option<(Doing, u64, u64)>,
-    longest_ns: u64,
+    /// How it sleeps, and how often it had gone to sleep then.
+    asleep: Unchanged<(Doing, u64)>,
 }
 
 impl OneSleep {
     pub(crate) fn look(&mut self, now_ns: u64, doing: Option<Doing>, activity: Option<Activity>) {
-        let asleep = doing.filter(|doing| doing.is_asleep()).zip(activity);
-        let Some((doing, activity)) = asleep else {
-            self.now = None;
-            return;
-        };
-        match self.now {
-            Some((same, since_ns, sleeps)) if same == doing && sleeps == activity.sleeps => {
-                self.longest_ns = self.longest_ns.max(now_ns.saturating_sub(since_ns));
+        match doing.filter(|doing| doing.is_asleep()).zip(activity) {
+            Some((doing, activity)) => {
+                self.asleep.look(now_ns, (doing, activity.sleeps));
             }
-            _ => self.now = Some((doing, now_ns, activity.sleeps)),
+            None => self.asleep.now = None,
         }
     }
 
     /// How sure it is that a turn of this length was one poll.
     pub(crate) const fn says(&self, duration_ns: u64) -> Option<Confidence> {
         // Between two looks, a tick at each end is not seen.
-        if self.longest_ns >= duration_ns / 10 * 9 {
+        if self.asleep.longest_ns >= duration_ns / 10 * 9 {
             Some(Confidence::High)
-        } else if self.longest_ns >= duration_ns / 2 {
+        } else if self.asleep.longest_ns >= duration_ns / 2 {
             Some(Confidence::Medium)
         } else {
             None
@@ -43,11 +70,9 @@ impl OneSleep {
 /// The tasks that the thread of a turn was seen polling while it ran.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Tasks {
-    /// The one that was seen last, and since which look.
-    now: Option<(u64, u64)>,
+    task: Unchanged<u64>,
     /// Polls there were at least: between two tasks is the end of one.
     pub(crate) polls: u64,
-    longest_ns: u64,
     next_ns: u64,
 }
 
@@ -63,23 +88,15 @@ impl Tasks {
             return;
         };
         self.next_ns = now_ns + age_ns / 8;
-        match self.now {
-            Some((same, since_ns)) if same == task => {
-                self.longest_ns = self.longest_ns.max(now_ns.saturating_sub(since_ns));
-            }
-            _ => {
-                self.now = Some((task, now_ns));
-                self.polls += 1;
-            }
-        }
+        self.polls += u64::from(self.task.look(now_ns, task));
     }
 
     /// How sure it is that a turn of this length was one poll. Never high: a task
     /// that wakes itself can be polled again in the same turn.
     pub(crate) const fn says(&self, duration_ns: u64) -> Option<Confidence> {
-        if self.longest_ns >= duration_ns / 4 * 3 {
+        if self.task.longest_ns >= duration_ns / 4 * 3 {
             Some(Confidence::Medium)
-        } else if self.longest_ns >= duration_ns / 2 {
+        } else if self.task.longest_ns >= duration_ns / 2 {
             Some(Confidence::Low)
         } else {
             None
@@ -103,7 +120,7 @@ mod tests {
         for at_ms in [10, 50, 97] {
             sleep.look(at_ms * MS, Some(Doing::Blocked(35)), activity(7));
         }
-        assert_eq!(sleep.longest_ns, 87 * MS);
+        assert_eq!(sleep.asleep.longest_ns, 87 * MS);
         assert_eq!(sleep.says(95 * MS), Some(Confidence::High));
         assert_eq!(sleep.says(120 * MS), Some(Confidence::Medium));
         assert_eq!(sleep.says(300 * MS), None);
