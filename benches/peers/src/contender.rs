@@ -30,14 +30,17 @@ pub(crate) trait Contender: Sized {
     /// Builds the runtime and starts what watches it.
     fn start(builder: Builder, settings: &Settings) -> Result<(Runtime, Self), Failure>;
 
-    /// Spawns a future as its documentation says.
+    /// Spawns a future as its documentation says; as it is, where nothing is wrapped.
     ///
     /// Generic, so that each is compiled with its wrapper as it would be in a service: a box
     /// would be a cost of this benchmark.
     fn spawn<F>(&self, on: &Handle, future: F) -> JoinHandle<F::Output>
     where
         F: Future + Send + 'static,
-        F::Output: Send + 'static;
+        F::Output: Send + 'static,
+    {
+        on.spawn(future)
+    }
 
     /// Stops it, and then the runtime.
     fn finish(self, runtime: Runtime, _settings: &Settings) -> Result<(), Failure> {

@@ -1,9 +1,6 @@
 //! tokio as it is.
 
-use std::future::Future;
-
-use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::task::JoinHandle;
+use tokio::runtime::{Builder, Runtime};
 
 use crate::contender::{Contender, Failure, Like, Settings, Tells, build};
 
@@ -17,13 +14,5 @@ impl Contender for Bare {
 
     fn start(builder: Builder, _: &Settings) -> Result<(Runtime, Self), Failure> {
         Ok((build(builder)?, Bare))
-    }
-
-    fn spawn<F>(&self, on: &Handle, future: F) -> JoinHandle<F::Output>
-    where
-        F: Future + Send + 'static,
-        F::Output: Send + 'static,
-    {
-        on.spawn(future)
     }
 }

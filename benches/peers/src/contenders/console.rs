@@ -1,10 +1,7 @@
 //! console-subscriber with its defaults, its server on any free port, and nobody connected.
 
-use std::future::Future;
-
 use console_subscriber::ConsoleLayer;
-use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::task::JoinHandle;
+use tokio::runtime::{Builder, Runtime};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -27,13 +24,5 @@ impl Contender for Console {
             .spawn();
         tracing_subscriber::registry().with(layer).try_init()?;
         Ok((build(builder)?, Console))
-    }
-
-    fn spawn<F>(&self, on: &Handle, future: F) -> JoinHandle<F::Output>
-    where
-        F: Future + Send + 'static,
-        F::Output: Send + 'static,
-    {
-        on.spawn(future)
     }
 }

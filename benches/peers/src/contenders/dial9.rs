@@ -115,14 +115,6 @@ impl Contender for Hooks {
         Ok((runtime, Hooks(recording)))
     }
 
-    fn spawn<F>(&self, on: &Handle, future: F) -> JoinHandle<F::Output>
-    where
-        F: Future + Send + 'static,
-        F::Output: Send + 'static,
-    {
-        on.spawn(future)
-    }
-
     fn finish(self, runtime: Runtime, settings: &Settings) -> Result<(), Failure> {
         self.0.finish(runtime, settings)
     }

@@ -1,10 +1,9 @@
 //! A task that sleeps and looks how late it was woken: what many services have of their own.
 
-use std::future::Future;
 use std::time::Duration;
 
-use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::task::{AbortHandle, JoinHandle};
+use tokio::runtime::{Builder, Runtime};
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::contender::{Contender, Failure, Like, Settings, Tells, build};
@@ -36,14 +35,6 @@ impl Contender for LagTask {
             }
         });
         Ok((runtime, LagTask(task.abort_handle())))
-    }
-
-    fn spawn<F>(&self, on: &Handle, future: F) -> JoinHandle<F::Output>
-    where
-        F: Future + Send + 'static,
-        F::Output: Send + 'static,
-    {
-        on.spawn(future)
     }
 }
 

@@ -1,14 +1,10 @@
 //! tokio's own histogram of poll times, logarithmic: the default is linear and ends at a
 //! millisecond.
 
-use std::future::Future;
 use std::ops::Range;
 use std::time::Duration;
 
-use tokio::runtime::{
-    Builder, Handle, HistogramConfiguration, LogHistogram, Runtime, RuntimeMetrics,
-};
-use tokio::task::JoinHandle;
+use tokio::runtime::{Builder, HistogramConfiguration, LogHistogram, Runtime, RuntimeMetrics};
 
 use super::poller::Poller;
 use crate::contender::{Contender, Failure, Like, Settings, Tells, build};
@@ -80,13 +76,5 @@ impl Contender for PollHistogram {
             Poller::start(move || slow.tell(&log))
         });
         Ok((runtime, PollHistogram { _poller: poller }))
-    }
-
-    fn spawn<F>(&self, on: &Handle, future: F) -> JoinHandle<F::Output>
-    where
-        F: Future + Send + 'static,
-        F::Output: Send + 'static,
-    {
-        on.spawn(future)
     }
 }

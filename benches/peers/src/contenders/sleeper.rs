@@ -1,12 +1,10 @@
 //! A thread that wakes as often as a watchdog and does nothing: what one cannot be below.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::task::JoinHandle;
+use tokio::runtime::{Builder, Runtime};
 
 use crate::contender::{Contender, Failure, Like, Settings, Tells, build};
 
@@ -40,14 +38,6 @@ impl Contender for Sleeper {
             thread: Some(thread),
         };
         Ok((runtime, sleeper))
-    }
-
-    fn spawn<F>(&self, on: &Handle, future: F) -> JoinHandle<F::Output>
-    where
-        F: Future + Send + 'static,
-        F::Output: Send + 'static,
-    {
-        on.spawn(future)
     }
 }
 

@@ -88,14 +88,6 @@ impl<const INSTALLED: bool> Contender for Unwrapped<INSTALLED> {
         };
         Ok((runtime, contender))
     }
-
-    fn spawn<F>(&self, on: &Handle, future: F) -> JoinHandle<F::Output>
-    where
-        F: Future + Send + 'static,
-        F::Output: Send + 'static,
-    {
-        on.spawn(future)
-    }
 }
 
 /// What is measured of a watched future's polls.

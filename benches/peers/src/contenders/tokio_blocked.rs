@@ -1,11 +1,9 @@
 //! tokio-blocked, set up as in its README: a layer beside the one that takes the warnings.
 
-use std::future::Future;
 use std::time::Duration;
 
 use ::tokio_blocked::TokioBlockedLayer;
-use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::task::JoinHandle;
+use tokio::runtime::{Builder, Runtime};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
@@ -61,13 +59,5 @@ impl Contender for TokioBlocked {
             .with(blocked)
             .try_init()?;
         Ok((build(builder)?, TokioBlocked))
-    }
-
-    fn spawn<F>(&self, on: &Handle, future: F) -> JoinHandle<F::Output>
-    where
-        F: Future + Send + 'static,
-        F::Output: Send + 'static,
-    {
-        on.spawn(future)
     }
 }
