@@ -122,6 +122,10 @@ impl Mode {
             .poll_timing(timing);
         Some(builder)
     }
+
+    fn start_on(self, runtime: &Runtime) -> Option<Watchdog> {
+        self.watchdog()?.start_on(runtime.handle()).ok()
+    }
 }
 
 thread_local! {
@@ -232,6 +236,12 @@ fn measure(mode: Mode, runtime: &Runtime) -> f64 {
     start.elapsed().as_secs_f64()
 }
 
+/// The same once it is warm: the first polls of a name on a thread do more.
+fn measure_warm(mode: Mode, runtime: &Runtime) -> f64 {
+    measure(mode, runtime);
+    measure(mode, runtime)
+}
+
 /// A runtime of each kind; the watchdog that is installed in it, if any.
 fn runtime(kind: Kind, installed: bool) -> std::io::Result<(Runtime, Option<Watchdog>)> {
     let mut builder = match kind {
@@ -274,23 +284,13 @@ fn rounds(kind: Kind) -> std::io::Result<Vec<(Mode, Vec<Times>)>> {
         for (mode, times) in &mut times {
             let before = measure(Mode::Bare, &plain);
             let own = if *mode == Mode::Installed {
-                let (hooked, watchdog) = runtime(kind, true)?;
-                measure(*mode, &hooked);
-                let own = measure(*mode, &hooked);
-                drop(watchdog);
-                own
+                let (hooked, _watchdog) = runtime(kind, true)?;
+                measure_warm(*mode, &hooked)
             } else {
-                let watchdog = mode
-                    .watchdog()
-                    .and_then(|watchdog| watchdog.start_on(plain.handle()).ok());
-                // Warm: the first polls of a name on a thread do more.
-                measure(*mode, &plain);
-                let own = measure(*mode, &plain);
-                drop(watchdog);
-                own
+                let _watchdog = mode.start_on(&plain);
+                measure_warm(*mode, &plain)
             };
-            measure(Mode::Bare, &plain);
-            let after = measure(Mode::Bare, &plain);
+            let after = measure_warm(Mode::Bare, &plain);
             times.push(Times { own, before, after });
         }
     }
@@ -328,9 +328,7 @@ fn polls_by_hand(criterion: &mut Criterion, runtime: &Runtime) {
     let mut group = criterion.benchmark_group("poll by hand");
     let of_a_poll = |mode: &Mode| !matches!(mode, Mode::RuntimeWatch | Mode::Installed);
     for mode in [Mode::Bare].into_iter().chain(MODES).filter(of_a_poll) {
-        let watchdog = mode
-            .watchdog()
-            .and_then(|watchdog| watchdog.start_on(runtime.handle()).ok());
+        let watchdog = mode.start_on(runtime);
         group.bench_function(mode.name(), |bencher| {
             bencher.iter_custom(|iterations| {
                 let polls = u32::try_from(iterations).unwrap_or(u32::MAX);
