@@ -277,7 +277,12 @@ impl Observer {
             .is_some_and(|(before, now)| now.has_run_since(&before));
         let still = || self.runtime.look_at(worker).same_turn(turn);
         let tid = registry().thread(number).and_then(Thread::tid);
-        let captured = tid.and_then(|tid| capturer.capture(tid, None, awake, &still).ok());
+        let captured = tid.and_then(|tid| {
+            let captured = capturer.capture(tid, None, awake, &still).ok();
+            // The turn may be over by then, and this be taken for another's stack.
+            capturer.forget_late(tid);
+            captured
+        });
         (now, captured.and_then(|captured| captured.stack.ok()))
     }
 

@@ -95,6 +95,8 @@ impl Capturer {
         None
     }
 
+    pub(crate) const fn forget_late(&self, _tid: i32) {}
+
     pub(crate) fn task_of(&mut self, _tid: i32, _still: &dyn Fn() -> bool) -> Option<u64> {
         None
     }

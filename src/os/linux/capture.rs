@@ -130,7 +130,17 @@ impl Capturer {
             fp: None,
             lr: 0,
         };
-        self.unwind(registers, anchor)
+        let stack = self.unwind(registers, anchor)?;
+        // Where it was when it was asked, if it has answered since, is older.
+        self.forget_late(tid);
+        Ok(stack)
+    }
+
+    /// What a thread may answer yet is not wanted any more.
+    pub(crate) fn forget_late(&mut self, tid: i32) {
+        if let Some((_, request)) = self.late.take_if(|(late, _)| *late == tid) {
+            signal::give_up(request);
+        }
     }
 
     fn unwind(&mut self, from: Registers, anchor: Option<u64>) -> Result<Vec<u64>, Miss> {
@@ -260,8 +270,61 @@ impl Capturer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::mpsc;
+    use crate::os::DEFAULT_SIGNAL;
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+    use std::sync::{Arc, mpsc};
     use std::time::Duration;
+
+    /// Keeps this signal from the thread that calls, or lets it through.
+    fn mask(how: i32) {
+        // SAFETY: all-zero is a valid signal set, which the two calls are given
+        // valid pointers to; the third may be null.
+        unsafe {
+            let mut set: libc::sigset_t = std::mem::zeroed();
+            libc::sigemptyset(&raw mut set);
+            libc::sigaddset(&raw mut set, DEFAULT_SIGNAL);
+            libc::pthread_sigmask(how, &raw const set, std::ptr::null_mut());
+        }
+    }
+
+    /// What is left of a request to a thread that computed when it was asked, and
+    /// slept afterwards; nothing if another test has made a request meanwhile.
+    fn left_by_a_late_one(seen_asleep: bool) -> Option<Vec<u64>> {
+        let goes_on = Arc::new(AtomicBool::new(false));
+        let (send, receive) = mpsc::channel();
+        let thread = std::thread::spawn({
+            let goes_on = Arc::clone(&goes_on);
+            move || {
+                mask(libc::SIG_BLOCK);
+                send.send(crate::os::thread_id()).unwrap();
+                while !goes_on.load(Relaxed) {
+                    std::hint::spin_loop();
+                }
+                mask(libc::SIG_UNBLOCK);
+                std::thread::sleep(Duration::from_millis(200));
+            }
+        });
+        let tid = receive.recv().unwrap();
+        let mut capturer = Capturer::new(SignalUse::Signal(DEFAULT_SIGNAL));
+        let asked = capturer.capture(tid, None, true, &|| true).unwrap();
+        goes_on.store(true, Relaxed);
+        while seen_asleep
+            && !thread.is_finished()
+            && !capturer
+                .capture(tid, None, false, &|| true)
+                .is_ok_and(|captured| captured.stack.is_ok())
+        {}
+        thread.join().unwrap();
+        let left = capturer.last_words(tid, None);
+        left.filter(|_| asked.stack == Err(Miss::Late))
+    }
+
+    #[test]
+    fn a_late_answer_does_not_stand_for_what_came_after_it() {
+        // Other tests ask, too: most of a storm of requests takes a few seconds.
+        assert!((0..200).any(|_| left_by_a_late_one(false).is_some()));
+        assert!((0..10).all(|_| left_by_a_late_one(true).is_none()));
+    }
 
     #[test]
     fn a_sleeping_threads_stack_leads_to_its_start() {
