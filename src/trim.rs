@@ -3,10 +3,11 @@
 use crate::stall::{Frame, Stack};
 
 /// Crates whose functions are not the user's, where a path does not tell.
-const HIDDEN_CRATES: [&str; 12] = [
+const HIDDEN_CRATES: [&str; 13] = [
     "std",
     "core",
     "alloc",
+    "hashbrown",
     "tokio",
     "tokio_util",
     "futures",
@@ -18,10 +19,11 @@ const HIDDEN_CRATES: [&str; 12] = [
     "stallscope",
 ];
 
-/// Parts of paths below which libraries lie: the standard library as it was
-/// built, the same from source, crates from a registry, crates from git.
-const HIDDEN_PATHS: [&str; 5] = [
+/// Parts of paths below which libraries lie: the standard library as it was built,
+/// what it is built on, the same from source, crates from a registry, crates from git.
+const HIDDEN_PATHS: [&str; 6] = [
     "/rustc/",
+    "/rust/deps/",
     "/rustlib/src/",
     "library/std/",
     "/registry/src/",
@@ -301,6 +303,10 @@ mod tests {
                 "./time/../sysdeps/unix/clock_nanosleep.c",
             ),
             frame("sleep", "/rustc/abc/library/std/src/thread/mod.rs"),
+            frame(
+                "hashbrown::raw::drop",
+                "/rust/deps/hashbrown-0.16.1/src/raw/mod.rs",
+            ),
             frame("app::work::{{closure}}", "/home/me/app/src/main.rs"),
             frame("<stallscope::watched::Watched<F> as Future>::poll", &own),
             frame(
@@ -310,15 +316,15 @@ mod tests {
             frame("app::main", "/home/me/app/src/main.rs"),
         ];
         let expected = Trimmed {
-            culprit: Some(2),
-            leaf: Some(1),
+            culprit: Some(3),
+            leaf: Some(2),
         };
         assert_eq!(trim(&with_files), expected);
         let without = with_files.map(|frame| Frame {
             file: None,
             ..frame
         });
-        assert_eq!(trim(&without).culprit, Some(2), "by name alone");
+        assert_eq!(trim(&without).culprit, Some(3), "by name alone");
         assert_eq!(trim(&[]), Trimmed::default());
     }
 
