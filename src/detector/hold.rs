@@ -25,14 +25,13 @@ impl PollHold {
 
     /// The same poll one tick later.
     pub(crate) fn advance(
-        mut self,
+        &mut self,
         seen: &PollSeen,
         at: &Observation,
         times: Option<ThreadTimes>,
-    ) -> Self {
+    ) {
         self.seen.clone_from(seen);
         self.age.advance(at.now_ns, at.gap_ns, times);
-        self
     }
 
     /// Whether its worker has gone on without it.
@@ -86,15 +85,14 @@ impl TurnHold {
 
     /// The same turn one tick later.
     pub(crate) fn advance(
-        mut self,
+        &mut self,
         worker: WorkerSeen,
         at: &Observation,
         times: Option<ThreadTimes>,
-    ) -> Self {
+    ) {
         self.worker.driven = worker.driven;
         self.last_ns = at.now_ns;
         self.age.advance(at.now_ns, at.gap_ns, times);
-        self
     }
 
     /// When it began and ended, now that it is known to be over.

@@ -18,6 +18,7 @@
 mod age;
 mod hold;
 mod observation;
+mod place;
 #[cfg(test)]
 mod tests;
 mod unit;
@@ -36,7 +37,8 @@ use std::time::Duration;
 use crate::severity::{Severity, Thresholds};
 use crate::stall::{Phase, StallKind};
 
-use hold::{PollHold, TurnHold};
+use hold::PollHold;
+use place::Placed;
 use unit::{Held, Teller};
 
 /// What is told of a stall.
@@ -66,6 +68,8 @@ pub(crate) struct Detector {
     units: Vec<Held>,
     /// Polls in progress that hold up no worker any more.
     detached: HashSet<PollId>,
+    /// Its memory is used again: an allocation at each look would be a good part of it.
+    placed: Placed,
 }
 
 fn severity_of(thresholds: &Thresholds, counts_ns: u64) -> Option<Severity> {
@@ -79,6 +83,7 @@ impl Detector {
             last_ns: now_ns,
             units: Vec::new(),
             detached: HashSet::new(),
+            placed: Placed::default(),
         }
     }
 
@@ -150,18 +155,19 @@ impl Detector {
         next_id: &mut dyn FnMut() -> u64,
         events: &mut Vec<Told>,
     ) {
-        let (on_workers, on_threads) = self.place_polls(seen);
+        let mut placed = std::mem::take(&mut self.placed);
+        placed.place(seen, &mut self.detached);
         let thresholds = self.thresholds;
         let mut teller = Teller {
             thresholds: &thresholds,
             next_id,
             events,
         };
-        let workers = seen.workers.iter().zip(on_workers).enumerate();
-        for (index, (worker, poll)) in workers {
+        for (index, worker) in seen.workers.iter().enumerate() {
+            let poll = placed.on_worker(index, seen);
             self.see(Unit::Worker(index), Some(*worker), poll, seen, &mut teller);
         }
-        for poll in &on_threads {
+        for poll in placed.on_threads(seen) {
             let unit = Unit::Thread(poll.id.thread);
             self.see(unit, None, Some(poll), seen, &mut teller);
         }
@@ -171,7 +177,9 @@ impl Detector {
             .map(|held| held.unit)
             .filter(|unit| match unit {
                 Unit::Worker(index) => *index >= seen.workers.len(),
-                Unit::Thread(thread) => on_threads.iter().all(|poll| poll.id.thread != *thread),
+                Unit::Thread(thread) => placed
+                    .on_threads(seen)
+                    .all(|poll| poll.id.thread != *thread),
             })
             .collect();
         for unit in gone {
@@ -179,6 +187,7 @@ impl Detector {
         }
         self.units
             .retain(|held| held.poll.is_some() || held.turn.is_some());
+        self.placed = placed;
         self.last_ns = seen.now_ns;
     }
 
@@ -195,41 +204,13 @@ impl Detector {
         self.units.clear();
     }
 
-    /// Sorts polls by the unit they hold up; those that hold none up are left out.
-    fn place_polls<'a>(
-        &mut self,
-        seen: &'a Observation,
-    ) -> (Vec<Option<&'a PollSeen>>, Vec<&'a PollSeen>) {
-        self.detached
-            .retain(|id| seen.polls.iter().any(|poll| poll.id == *id));
-        let mut on_workers: Vec<Option<&PollSeen>> = vec![None; seen.workers.len()];
-        let mut on_threads = Vec::new();
-        for poll in &seen.polls {
-            if self.detached.contains(&poll.id) {
-                continue;
-            }
-            match poll.worker.and_then(|worker| on_workers.get_mut(worker)) {
-                None => on_threads.push(poll),
-                Some(place @ None) => *place = Some(poll),
-                Some(Some(other)) => {
-                    // An untimed poll began before the watchdog, so before any timed one.
-                    if other.start_ns() <= poll.start_ns() {
-                        self.detached.insert(other.id);
-                        *other = poll;
-                    } else {
-                        self.detached.insert(poll.id);
-                    }
-                }
-            }
-        }
-        (on_workers, on_threads)
-    }
-
-    fn held(&mut self, unit: Unit) -> Held {
-        match self.units.iter().position(|held| held.unit == unit) {
-            Some(at) => self.units.swap_remove(at),
-            None => Held::new(unit),
-        }
+    /// Where a unit is in the list; at its end if it held nothing.
+    fn position(&mut self, unit: Unit) -> usize {
+        let known = self.units.iter().position(|held| held.unit == unit);
+        known.unwrap_or_else(|| {
+            self.units.push(Held::new(unit));
+            self.units.len() - 1
+        })
     }
 
     /// What one unit is doing now.
@@ -241,8 +222,12 @@ impl Detector {
         seen: &Observation,
         teller: &mut Teller<'_>,
     ) {
-        let mut held = self.held(unit);
-        let (poll_over, turn_over) = self.advance(&mut held, worker, poll, seen);
+        let at = self.position(unit);
+        let Some(held) = self.units.get_mut(at) else {
+            return;
+        };
+        let (poll_over, turn_over) =
+            held.advance(worker, poll, seen, self.last_ns, &mut self.detached);
         let finished = |hold: &PollHold| {
             seen.finished
                 .iter()
@@ -283,58 +268,5 @@ impl Detector {
             held.in_hindsight(None, &age, hold.last_ns(), teller);
         }
         held.rise(seen.now_ns, teller);
-        self.units.push(held);
-    }
-
-    /// Brings the holds of a unit up to date; returns those that are over.
-    fn advance(
-        &mut self,
-        held: &mut Held,
-        worker: Option<WorkerSeen>,
-        poll: Option<&PollSeen>,
-        seen: &Observation,
-    ) -> (Option<PollHold>, Option<TurnHold>) {
-        let times = seen
-            .times
-            .iter()
-            .find(|(unit, _)| *unit == held.unit)
-            .map(|(_, times)| *times);
-
-        let mut poll_over = held.poll.take();
-        if let Some(poll) = poll {
-            let before = poll_over.take_if(|hold| hold.seen.id == poll.id);
-            let parked = worker.is_some_and(|worker| worker.parked);
-            if parked || before.as_ref().is_some_and(|hold| hold.left_behind(worker)) {
-                self.detached.insert(poll.id);
-                poll_over = before.or(poll_over);
-            } else {
-                held.poll = Some(match before {
-                    Some(hold) => hold.advance(poll, seen, times),
-                    None => PollHold::new(poll, worker, seen),
-                });
-            }
-        }
-
-        let mut turn_over = held.turn.take();
-        if let Some(worker) = worker.filter(|worker| !worker.parked) {
-            let same = turn_over
-                .as_ref()
-                .is_some_and(|hold| hold.worker.same_turn(&worker));
-            // Who drove it has gone away in the middle of it.
-            let left =
-                same && turn_over.as_ref().is_some_and(|hold| hold.worker.driven) && !worker.driven;
-            let before = turn_over.take_if(|_| same && !left);
-            held.turn = Some(match before {
-                Some(hold) => hold.advance(worker, seen, times),
-                None => {
-                    let wait_ns = match held.unit {
-                        Unit::Worker(index) => seen.waits_ns.get(index).copied().flatten(),
-                        Unit::Thread(_) => None,
-                    };
-                    TurnHold::new(worker, seen, self.last_ns, left, wait_ns)
-                }
-            });
-        }
-        (poll_over, turn_over)
     }
 }

@@ -28,26 +28,23 @@ pub(crate) struct PollSeen {
     pub(crate) id: PollId,
     /// The worker it claims to be on; `None` on a thread that is none.
     pub(crate) worker: Option<usize>,
-    /// The outermost first; never empty.
-    pub(crate) layers: Vec<Layer>,
+    pub(crate) outermost: Layer,
+    /// Those within it, from without to within. Mostly none, which costs no allocation.
+    pub(crate) inner: Vec<Layer>,
 }
 
 impl PollSeen {
     /// When the outermost of its watched futures began to be polled.
-    pub(crate) fn start_ns(&self) -> Option<u64> {
-        self.layers.first()?.start_ns
+    pub(crate) const fn start_ns(&self) -> Option<u64> {
+        self.outermost.start_ns
     }
 
     /// The innermost watched future that accounts for half of the time so far.
     pub(crate) fn culprit(&self, now_ns: u64) -> Layer {
-        let outermost = self.layers.first().copied().unwrap_or_default();
         let age = |layer: &Layer| now_ns.saturating_sub(layer.start_ns.unwrap_or(0));
-        self.layers
-            .iter()
-            .rev()
-            .find(|layer| age(layer) >= age(&outermost) / 2)
-            .copied()
-            .unwrap_or(outermost)
+        let long = |layer: &&Layer| age(layer) >= age(&self.outermost) / 2;
+        let innermost = self.inner.iter().rev().find(long);
+        innermost.copied().unwrap_or(self.outermost)
     }
 }
 

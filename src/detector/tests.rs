@@ -134,7 +134,7 @@ impl World {
 
 /// Layers as (label, start in ms), the outermost first.
 fn poll(thread: usize, seq: u64, worker: Option<usize>, layers: &[(u64, u64)]) -> PollSeen {
-    let layers = layers.iter().map(|(label, start_ms)| Layer {
+    let mut layers = layers.iter().map(|(label, start_ms)| Layer {
         task: *label,
         start_ns: Some(start_ms * MS),
         ..Layer::default()
@@ -142,7 +142,8 @@ fn poll(thread: usize, seq: u64, worker: Option<usize>, layers: &[(u64, u64)]) -
     PollSeen {
         id: PollId { thread, seq },
         worker,
-        layers: layers.collect(),
+        outermost: layers.next().unwrap(),
+        inner: layers.collect(),
     }
 }
 
@@ -446,7 +447,8 @@ fn an_untimed_poll_counts_from_when_it_was_first_seen() {
     world.seen.polls.push(PollSeen {
         id,
         worker: None,
-        layers: vec![Layer::default()],
+        outermost: Layer::default(),
+        inner: Vec::new(),
     });
     world.look_through(100, 150);
     world.end(9, 160);

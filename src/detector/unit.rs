@@ -1,8 +1,11 @@
 //! One worker, or one thread that polls without being one: its holds and its episode.
 
+use std::collections::HashSet;
+
 use crate::detector::age::Age;
 use crate::detector::hold::{PollHold, TurnHold};
-use crate::detector::observation::{Layer, Observation, PollId, Unit};
+use crate::detector::observation::{Layer, Observation, PollId, PollSeen, Unit, WorkerSeen};
+use crate::detector::waiting::ThreadTimes;
 use crate::detector::{Told, severity_of};
 use crate::severity::{Severity, Thresholds};
 use crate::stall::{Phase, StallKind};
@@ -77,15 +80,85 @@ impl Held {
         }
     }
 
+    /// Brings the holds up to date, from the look at `last_ns`; returns those that are over.
+    pub(crate) fn advance(
+        &mut self,
+        worker: Option<WorkerSeen>,
+        poll: Option<&PollSeen>,
+        seen: &Observation,
+        last_ns: u64,
+        detached: &mut HashSet<PollId>,
+    ) -> (Option<PollHold>, Option<TurnHold>) {
+        let times = seen.times.iter().find(|(unit, _)| *unit == self.unit);
+        let times = times.map(|(_, times)| *times);
+        (
+            self.advance_poll(worker, poll, seen, times, detached),
+            self.advance_turn(worker, seen, times, last_ns),
+        )
+    }
+
+    fn advance_poll(
+        &mut self,
+        worker: Option<WorkerSeen>,
+        poll: Option<&PollSeen>,
+        seen: &Observation,
+        times: Option<ThreadTimes>,
+        detached: &mut HashSet<PollId>,
+    ) -> Option<PollHold> {
+        let id = poll.map(|poll| poll.id);
+        let over = self.poll.take_if(|hold| Some(hold.seen.id) != id);
+        let Some(poll) = poll else { return over };
+        let parked = worker.is_some_and(|worker| worker.parked);
+        let left_behind = |hold: &PollHold| hold.left_behind(worker);
+        if parked || self.poll.as_ref().is_some_and(left_behind) {
+            detached.insert(poll.id);
+            return self.poll.take().or(over);
+        }
+        match &mut self.poll {
+            Some(hold) => hold.advance(poll, seen, times),
+            none => *none = Some(PollHold::new(poll, worker, seen)),
+        }
+        over
+    }
+
+    fn advance_turn(
+        &mut self,
+        worker: Option<WorkerSeen>,
+        seen: &Observation,
+        times: Option<ThreadTimes>,
+        last_ns: u64,
+    ) -> Option<TurnHold> {
+        let Some(worker) = worker.filter(|worker| !worker.parked) else {
+            return self.turn.take();
+        };
+        let same = |hold: &TurnHold| hold.worker.same_turn(&worker);
+        // Who drove it has gone away in the middle of it.
+        let left = |hold: &TurnHold| same(hold) && hold.worker.driven && !worker.driven;
+        let over = self.turn.take_if(|hold| !same(hold) || left(hold));
+        match &mut self.turn {
+            Some(hold) => hold.advance(worker, seen, times),
+            none => {
+                let wait_ns = match self.unit {
+                    Unit::Worker(index) => seen.waits_ns.get(index).copied().flatten(),
+                    Unit::Thread(_) => None,
+                };
+                let rest = over.as_ref().is_some_and(left);
+                *none = Some(TurnHold::new(worker, seen, last_ns, rest, wait_ns));
+            }
+        }
+        over
+    }
+
     pub(crate) const fn has_episode(&self) -> bool {
         self.episode.is_some()
     }
 
     /// Starts or escalates the episode where its time has come.
     pub(crate) fn rise(&mut self, now_ns: u64, teller: &mut Teller<'_>) {
-        if let Some(hold) = self.poll.clone()
+        if let Some(hold) = &self.poll
             && let Some(severity) = severity_of(teller.thresholds, hold.age.counts_ns(now_ns))
         {
+            let hold = hold.clone();
             self.raise(severity, Some(&hold), &hold.age, now_ns, teller);
         } else if let Some(age) = self.turn_to_blame(now_ns, teller.thresholds)
             && let Some(severity) = severity_of(teller.thresholds, age.counts_ns(now_ns))

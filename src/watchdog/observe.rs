@@ -84,7 +84,7 @@ impl Observer {
 
     /// The poll, if it is this runtime's, or nobody's.
     fn poll(&self, thread: usize, polls: &[Poll]) -> Option<PollSeen> {
-        let outermost = polls.first()?;
+        let (outermost, inner) = polls.split_first()?;
         let place = Tag::unpack(outermost.stamp.tag).place;
         if place.runtime != self.runtime.id() && place.runtime != RuntimeId::default() {
             return None;
@@ -93,17 +93,18 @@ impl Observer {
             thread,
             seq: outermost.seq,
         };
-        let layers = polls.iter().map(|poll| Layer {
+        let layer = |poll: &Poll| Layer {
             label: Tag::unpack(poll.stamp.tag).label,
             start_ns: (poll.stamp.start != 0).then(|| self.clock.ns_of(poll.stamp.start)),
             task: poll.stamp.task,
             span: poll.stamp.span,
             anchor: (poll.stamp.anchor != 0).then_some(poll.stamp.anchor),
-        });
+        };
         Some(PollSeen {
             id,
             worker: place.worker.map(usize::from),
-            layers: layers.collect(),
+            outermost: layer(outermost),
+            inner: inner.iter().map(layer).collect(),
         })
     }
 
