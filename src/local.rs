@@ -75,7 +75,7 @@ fn announce_in(handle: Option<&Handle>) -> Option<&'static Thread> {
 /// This thread is about to park its worker.
 pub(crate) fn parks() {
     if let Some(thread) = announce_in(Handle::try_current().ok().as_ref()) {
-        thread.parking().parks();
+        thread.parking().parks(thread.place());
     }
 }
 

@@ -161,19 +161,48 @@ fn looks() -> u64 {
 fn a_current_thread_runtime_sleeps_and_wakes_too() {
     let _alone = alone();
     let (runtime, watchdog, events) = hooked(Builder::new_current_thread());
-    runtime.block_on(async {
-        // Each of these sleeps wakes it once.
-        while !watchdog.health().is_asleep() {
-            tokio::time::sleep(ms(300)).await;
-        }
-        tokio::time::sleep(ms(100)).await;
-        async { thread::sleep(ms(100)) }.watched("root").await;
+    let (asleep, is_asleep) = tokio::sync::oneshot::channel();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            until_asleep(&watchdog);
+            asleep.send(()).unwrap();
+        });
+        runtime.block_on(async {
+            is_asleep.await.unwrap();
+            tokio::time::sleep(ms(100)).await;
+            async { thread::sleep(ms(100)) }.watched("root").await;
+        });
     });
     let (_, event) = events.recv_timeout(Duration::from_secs(20)).unwrap();
     assert!(
         event.stall.task().is_some() || event.stall.worker() == Some(0),
         "{event}"
     );
+}
+
+#[test]
+fn it_does_not_sleep_for_the_hooks_of_the_thread_s_last_runtime() {
+    let _alone = alone();
+    let (runtime, watchdog, _events) = hooked(Builder::new_current_thread());
+    let sleeps = async || tokio::time::sleep(ms(300)).await;
+    runtime.block_on(sleeps());
+    drop((watchdog, runtime));
+
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let (send, events) = channel();
+    let watchdog = Watchdog::builder()
+        .on_stall(move |event| send.send(event.clone()).unwrap_or(()))
+        .start_on(runtime.handle())
+        .unwrap();
+    runtime.block_on(async {
+        sleeps().await;
+        assert!(!watchdog.health().is_asleep());
+        let blocks = async { thread::sleep(ms(100)) };
+        tokio::spawn(blocks.watched("blocks")).await.unwrap();
+        sleeps().await;
+    });
+    drop(watchdog);
+    assert!(events.iter().any(|event| event.phase == Phase::Started));
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use crate::clock;
+use crate::registry::Place;
 
 /// Whether the hooks have been called in this process.
 static ANY: AtomicBool = AtomicBool::new(false);
@@ -14,21 +15,31 @@ pub(crate) fn are_hooks_used() -> bool {
 }
 
 /// What a worker's thread tells when it parks and wakes; written by it alone.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Parking {
-    hooked: AtomicBool,
+    /// The packed place of the worker that was last told of: a thread may drive a
+    /// runtime without hooks after one with them.
+    hooked: AtomicU64,
     awake_since: AtomicU64,
     busy_ns: AtomicU64,
 }
 
 impl Parking {
-    /// Owner only: it is about to park.
-    pub(crate) fn parks(&self) {
+    pub(super) const fn new() -> Self {
+        Parking {
+            hooked: AtomicU64::new(Place::UNKNOWN.pack()),
+            awake_since: AtomicU64::new(0),
+            busy_ns: AtomicU64::new(0),
+        }
+    }
+
+    /// Owner only: it is about to park the worker of this place.
+    pub(crate) fn parks(&self, place: u64) {
         // Read first: all workers share it.
         if !ANY.load(Relaxed) {
             ANY.store(true, Relaxed);
         }
-        self.hooked.store(true, Relaxed);
+        self.hooked.store(place, Relaxed);
         self.awake_since.store(0, Relaxed);
     }
 
@@ -40,13 +51,13 @@ impl Parking {
     }
 
     pub(super) fn forget(&self) {
-        self.hooked.store(false, Relaxed);
+        self.hooked.store(Place::UNKNOWN.pack(), Relaxed);
         self.awake_since.store(0, Relaxed);
     }
 
-    /// Whether the hooks are called on this thread.
-    pub(crate) fn is_hooked(&self) -> bool {
-        self.hooked.load(Relaxed)
+    /// Whether the hooks are called when this thread parks the worker of this place.
+    pub(crate) fn is_hooked(&self, place: u64) -> bool {
+        self.hooked.load(Relaxed) == place
     }
 
     /// When the turn began in which the worker has not yet told that it has worked

@@ -171,7 +171,7 @@ impl Observer {
         let place = self.place_of(worker).pack();
         registry()
             .thread(number)
-            .is_some_and(|thread| thread.place() == place && thread.parking().is_hooked())
+            .is_some_and(|thread| thread.place() == place && thread.parking().is_hooked(place))
     }
 
     /// Whether the hooks of parking will tell when the next turn begins, nothing is
