@@ -10,7 +10,7 @@ use crate::clock::Calibrated;
 use crate::detector::WorkerSeen;
 use crate::driven::Driven;
 use crate::error::Error;
-use crate::os::{ModuleFile, Symbolizer};
+use crate::os::{self, ModuleFile, Symbolizer};
 use crate::stall::{Frame, Stack, StallId};
 use crate::trim;
 
@@ -79,7 +79,10 @@ pub(crate) fn start(
     };
     std::thread::Builder::new()
         .name(THREAD_NAME.to_owned())
-        .spawn(move || run(&receiver, &loaded, clock, explained))
+        .spawn(move || {
+            os::be_prompt();
+            run(&receiver, &loaded, clock, explained);
+        })
         .map_err(|source| Error::thread(THREAD_NAME, source))?;
     Ok(explainer)
 }

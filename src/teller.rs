@@ -20,6 +20,7 @@ use crate::events::Emitter;
 use crate::explained::Explained;
 use crate::limit::{RateLimit, Verdict};
 use crate::live::LiveTask;
+use crate::os;
 use crate::registry::lock;
 use crate::stall::{Phase, Stack, StallEvent, StallId};
 
@@ -145,6 +146,7 @@ pub(crate) fn start(
     let thread = std::thread::Builder::new()
         .name(THREAD_NAME.to_owned())
         .spawn(move || {
+            os::be_prompt();
             teller.run(&receiver);
             teller.close();
             drop(over_sender);

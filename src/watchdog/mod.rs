@@ -29,7 +29,7 @@ use crate::histogram::{Histogram, Summary};
 use crate::ledger::Ledger;
 use crate::live::LiveTask;
 use crate::local;
-use crate::os::Capturer;
+use crate::os::{self, Capturer};
 use crate::pool;
 use crate::registry::{LabelId, Wish, Wished, lock, registry};
 use crate::report::{self, Report, SCHEMA_VERSION, TaskPolls};
@@ -210,7 +210,10 @@ impl Watchdog {
         };
         let thread = std::thread::Builder::new()
             .name(THREAD_NAME.to_owned())
-            .spawn(move || patrol.run())
+            .spawn(move || {
+                os::be_prompt();
+                patrol.run();
+            })
             .map_err(|source| Error::thread(THREAD_NAME, source))?;
 
         let sentinel = gone.sentinel();

@@ -213,7 +213,7 @@ impl Patrol {
     fn next_ns(&self, now_ns: u64) -> u64 {
         // The rest of a tick is for waking up, looking and telling, which are to be
         // within it too.
-        let until_ns = self.shared.tick_ns / 10 * 9;
+        let until_ns = self.shared.tick_ns / 8 * 7;
         let regular_ns = now_ns.saturating_add(until_ns);
         self.detector
             .next_ns()

@@ -15,8 +15,8 @@ use crate::os::{Captured, Doing, Miss, ModuleFile, SignalUse};
 const MAX_COPY: usize = 1024 * 1024;
 /// How often a thread that moves under our eyes is looked at.
 const ATTEMPTS: usize = 8;
-/// How often a thread must be seen running, some 300 us in all, to count as such:
-/// one that sleeps shortly and often is better seen asleep.
+/// How often a thread that may have slept must be seen running, some 300 us in all, to
+/// count as such: one that sleeps shortly and often is better seen asleep.
 const RUNNING_LOOKS: usize = 32;
 /// How often a thread whose stack has been copied is looked at, until it is
 /// asleep again.
@@ -35,8 +35,6 @@ pub(crate) struct Capturer {
     stack: StackCopy,
     /// A request that was not answered in time, and the thread it was made to.
     late: Option<(i32, Request)>,
-    /// [`RUNNING_LOOKS`], but for a test that captures faster than makes sense.
-    pub(super) running_looks: usize,
 }
 
 impl Capturer {
@@ -46,7 +44,6 @@ impl Capturer {
             unwinder: Unwinder::new(),
             stack: StackCopy::default(),
             late: None,
-            running_looks: RUNNING_LOOKS,
         }
     }
 
@@ -98,7 +95,8 @@ impl Capturer {
         awake: bool,
         still: &dyn Fn() -> bool,
     ) -> Result<Captured, Miss> {
-        let position = Position::asleep_within(self.running_looks, file)?;
+        let looks = if awake { 1 } else { RUNNING_LOOKS };
+        let position = Position::asleep_within(looks, file)?;
         Ok(Captured {
             doing: position.doing,
             stack: self.stack(tid, file, position, anchor, awake, still),

@@ -89,7 +89,6 @@ fn a_storm_of_captures_crashes_and_hangs_nothing() {
         .collect();
     let tids: Vec<i32> = receive.iter().take(threads.len()).collect();
     let mut capturer = Capturer::new(SignalUse::Signal(DEFAULT_SIGNAL));
-    capturer.running_looks = 1;
     let (mut captures, mut whole, mut late) = (0_u32, 0_u32, 0_u32);
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(seconds) {
