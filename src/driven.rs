@@ -41,8 +41,9 @@ impl Driven {
         if !state.of.same_turn(of) {
             *state = State {
                 of: *of,
-                // In time for the lowest threshold.
-                next_ns: (now_ns + monitor_ns / 2).saturating_sub(age_ns),
+                // Early enough to be told at the lowest threshold: at the next look,
+                // which is half of it later by default, the answer is here.
+                next_ns: (now_ns + monitor_ns / 3).saturating_sub(age_ns),
                 ..State::default()
             };
         }
@@ -118,8 +119,9 @@ mod tests {
         let ask =
             |age_ms: u64, now_ms: u64| driven.ask(&turn(2), age_ms * MS, 10 * MS, now_ms * MS);
         assert!(!ask(0, 100));
-        assert!(ask(5, 105), "half the threshold");
-        assert!(!ask(6, 106));
+        assert!(!ask(3, 103));
+        assert!(ask(4, 104), "a third of the threshold");
+        assert!(!ask(5, 105));
         driven.answer(&turn(2), true, 5 * MS, 0, 106 * MS);
         assert!(driven.holds(&turn(2), 125 * MS));
         assert!(!driven.holds(&turn(4), 107 * MS), "another turn");

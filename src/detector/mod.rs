@@ -34,6 +34,7 @@ pub(crate) use waiting::{Shares, ThreadTimes};
 use std::collections::HashSet;
 use std::time::Duration;
 
+use crate::clock;
 use crate::severity::{Severity, Thresholds};
 use crate::stall::{Phase, StallKind};
 
@@ -129,21 +130,20 @@ impl Detector {
             let next = Severity::ALL
                 .into_iter()
                 .find(|severity| Some(*severity) > held.told_severity())?;
-            let bound = self.thresholds.of(next).as_nanos();
-            let ages = [
-                held.poll.as_ref().map(|poll| &poll.age),
-                held.turn
-                    .as_ref()
-                    .filter(|turn| turn.worker.driven)
-                    .map(|turn| &turn.age),
-            ];
-            let oldest = ages
-                .into_iter()
-                .flatten()
-                .map(|age| age.counts_ns(self.last_ns))
-                .max()?;
-            let left = bound.saturating_sub(u128::from(oldest));
-            Some(self.last_ns.saturating_add(u64::try_from(left).ok()?))
+            let bound_ns = clock::ns_of(self.thresholds.of(next));
+            let poll_ns = held
+                .poll
+                .as_ref()
+                .map(|poll| poll.age.counts_ns(self.last_ns));
+            // That it is driven may be known by then; if not, nobody knows when.
+            let turn_ns = held
+                .turn
+                .as_ref()
+                .map(|turn| (turn.worker.driven, turn.age.counts_ns(self.last_ns)))
+                .filter(|(driven, age_ns)| *driven || *age_ns < bound_ns)
+                .map(|(_, age_ns)| age_ns);
+            let left_ns = bound_ns.saturating_sub(poll_ns.max(turn_ns)?);
+            Some(self.last_ns.saturating_add(left_ns))
         };
         self.units.iter().filter_map(due).min()
     }

@@ -306,6 +306,20 @@ fn the_next_look_is_due_when_the_next_threshold_is_reached() {
 }
 
 #[test]
+fn a_turn_is_looked_at_when_it_would_be_told_if_it_was_driven() {
+    let mut world = World::new(1);
+    world.seen.workers[0].driven = false;
+    world.wake(0);
+    world.look(5);
+    assert_eq!(world.detector.next_ns(), Some(25 * MS));
+    world.look(25);
+    assert_eq!(world.detector.next_ns(), None, "nobody knows");
+    world.seen.workers[0].driven = true;
+    world.look(30);
+    assert_eq!(world.detector.next_ns(), Some(105 * MS));
+}
+
+#[test]
 fn one_stuck_worker_is_one_episode() {
     let mut world = World::new(1);
     world.look(0);
