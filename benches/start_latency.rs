@@ -1,0 +1,330 @@
+//! How late a stall is told of, and whether each is: many stalls in one run.
+//!
+//! `cargo bench --bench start_latency` holds up one worker again and again, for three
+//! times the lowest threshold, with the default thresholds and the default tick. Late is
+//! from when a stall reached the threshold to when the callback is called with
+//! `Started`, while it lasts.
+//!
+//! The floors are what nothing that does the like can be below on the machine: a thread
+//! that is told when each stall begins and only sleeps until the threshold; and one that
+//! looks as often as a watchdog does, counts from the first look that sees the stall, and
+//! has another thread tell.
+
+#![allow(missing_docs, clippy::print_stdout)]
+
+use std::io;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Acquire, Release};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{sleep, spawn};
+use std::time::{Duration, Instant};
+
+use stallscope::{Phase, PollTiming, Thresholds, WatchExt, Watchdog};
+use tokio::runtime::{Builder, Runtime};
+
+const STALLS: usize = 150;
+const TICK: Duration = Duration::from_millis(5);
+/// Between two stalls, so that what is told of one is not taken for the other's.
+const GAP: Duration = Duration::from_millis(30);
+
+fn threshold() -> Duration {
+    Thresholds::default().monitor
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Mode {
+    Knows,
+    Looks,
+    NothingWrapped,
+    Installed,
+    Watched(PollTiming),
+}
+
+const MODES: [Mode; 6] = [
+    Mode::Knows,
+    Mode::Looks,
+    Mode::NothingWrapped,
+    Mode::Installed,
+    Mode::Watched(PollTiming::DetectOnly),
+    Mode::Watched(PollTiming::Exact),
+];
+
+impl Mode {
+    const fn name(self) -> &'static str {
+        match self {
+            Mode::Knows => "floor: a thread that knows",
+            Mode::Looks => "floor: a thread that looks",
+            Mode::NothingWrapped => "nothing wrapped",
+            Mode::Installed => "installed",
+            Mode::Watched(PollTiming::DetectOnly) => "watched, detect only",
+            Mode::Watched(_) => "watched, exact histogram",
+        }
+    }
+}
+
+/// What is held up, and what else goes on.
+#[derive(Clone, Copy, PartialEq)]
+enum Scene {
+    /// One of two workers sleeps; the other has nothing to do.
+    Asleep,
+    /// One of two workers computes; the other has nothing to do.
+    Computes,
+    /// One of two workers computes, the other polls all the time: no core is free.
+    NoCoreFree,
+    /// One of four workers sleeps; the others have some work.
+    OneOfFour,
+    /// The only one sleeps.
+    CurrentThread,
+}
+
+const SCENES: [Scene; 5] = [
+    Scene::Asleep,
+    Scene::Computes,
+    Scene::NoCoreFree,
+    Scene::OneOfFour,
+    Scene::CurrentThread,
+];
+
+impl Scene {
+    const fn name(self) -> &'static str {
+        match self {
+            Scene::Asleep => "one of 2 workers sleeps",
+            Scene::Computes => "one of 2 workers computes",
+            Scene::NoCoreFree => "the same, and the other is busy",
+            Scene::OneOfFour => "one of 4 workers sleeps, some work",
+            Scene::CurrentThread => "current-thread, sleeps",
+        }
+    }
+
+    fn builder(self) -> Builder {
+        let mut builder = match self {
+            Scene::CurrentThread => Builder::new_current_thread(),
+            _ => Builder::new_multi_thread(),
+        };
+        let workers = if self == Scene::OneOfFour { 4 } else { 2 };
+        builder.worker_threads(workers).enable_all();
+        builder
+    }
+
+    fn hold(self, span: Duration) {
+        if matches!(self, Scene::Computes | Scene::NoCoreFree) {
+            let start = Instant::now();
+            while start.elapsed() < span {
+                std::hint::spin_loop();
+            }
+        } else {
+            sleep(span);
+        }
+    }
+
+    /// What else the runtime does; short polls.
+    async fn work(self) {
+        loop {
+            let start = Instant::now();
+            while start.elapsed() < Duration::from_micros(100) {
+                std::hint::spin_loop();
+            }
+            if self == Scene::NoCoreFree {
+                tokio::task::yield_now().await;
+            } else {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        }
+    }
+
+    const fn tasks(self) -> usize {
+        match self {
+            Scene::NoCoreFree | Scene::OneOfFour => 8,
+            _ => 0,
+        }
+    }
+}
+
+/// When each stall was told of.
+type Log = Arc<Mutex<Vec<Instant>>>;
+
+fn lock(log: &Log) -> MutexGuard<'_, Vec<Instant>> {
+    log.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Tells of each stall whose start it is sent.
+fn knows(log: &Log) -> Sender<Instant> {
+    let (sender, starts) = channel::<Instant>();
+    let log = Arc::clone(log);
+    spawn(move || {
+        for start in starts {
+            sleep((start + threshold()).saturating_duration_since(Instant::now()));
+            lock(&log).push(Instant::now());
+        }
+    });
+    sender
+}
+
+/// Tells of each stall that it sees: an odd number, as long as it lasts; until there is
+/// nobody who could begin one.
+fn looks(log: &Log, stalls: &Arc<AtomicU64>) {
+    let (sender, told) = channel::<()>();
+    let log = Arc::clone(log);
+    spawn(move || {
+        for () in told {
+            lock(&log).push(Instant::now());
+        }
+    });
+    let stalls = Arc::downgrade(stalls);
+    spawn(move || {
+        let mut last = 0;
+        while let Some(stalls) = stalls.upgrade() {
+            let number = stalls.load(Acquire);
+            if number % 2 == 1 && number != last {
+                last = number;
+                sleep(threshold());
+                if stalls.load(Acquire) == number {
+                    let _ = sender.send(());
+                }
+            }
+            drop(stalls);
+            sleep(TICK / 8 * 7);
+        }
+    });
+}
+
+fn start(mode: Mode, scene: Scene, log: &Log) -> io::Result<(Runtime, Option<Watchdog>)> {
+    let mut builder = scene.builder();
+    let watchdog = Watchdog::builder().tick(TICK).on_stall({
+        let log = Arc::clone(log);
+        move |event| {
+            if event.phase == Phase::Started {
+                lock(&log).push(Instant::now());
+            }
+        }
+    });
+    let watchdog = match mode {
+        Mode::Knows | Mode::Looks => None,
+        Mode::NothingWrapped => Some(watchdog.poll_timing(PollTiming::DetectOnly)),
+        Mode::Installed => Some(watchdog.install(&mut builder)),
+        Mode::Watched(timing) => Some(watchdog.poll_timing(timing)),
+    };
+    let runtime = builder.build()?;
+    let watchdog = watchdog
+        .map(|watchdog| watchdog.start_on(runtime.handle()))
+        .transpose()
+        .map_err(io::Error::other)?;
+    Ok((runtime, watchdog))
+}
+
+/// What came of the stalls of one mode in one scene.
+struct Outcome {
+    /// Those that were told of while they lasted.
+    late: Vec<Duration>,
+    stalls: usize,
+    /// What was told and was none.
+    others: usize,
+}
+
+fn measure(mode: Mode, scene: Scene) -> io::Result<Outcome> {
+    let log = Log::default();
+    let (runtime, watchdog) = start(mode, scene, &log)?;
+    let knows = (mode == Mode::Knows).then(|| knows(&log));
+    let stalls = Arc::new(AtomicU64::new(0));
+    if mode == Mode::Looks {
+        looks(&log, &stalls);
+    }
+    let watched = matches!(mode, Mode::Watched(_));
+    for _ in 0..scene.tasks() {
+        if watched {
+            runtime.spawn(scene.work().watched("work"));
+        } else {
+            runtime.spawn(scene.work());
+        }
+    }
+    let spans = runtime.block_on(async {
+        let mut spans = Vec::new();
+        for _ in 0..STALLS {
+            tokio::time::sleep(GAP).await;
+            let knows = knows.clone();
+            let stalls = Arc::clone(&stalls);
+            let stall = async move {
+                let start = Instant::now();
+                if let Some(knows) = knows {
+                    let _ = knows.send(start);
+                }
+                stalls.fetch_add(1, Release);
+                scene.hold(3 * threshold());
+                stalls.fetch_add(1, Release);
+                (start, Instant::now())
+            };
+            let stall = if watched {
+                tokio::spawn(stall.watched("stall"))
+            } else {
+                tokio::spawn(stall)
+            };
+            spans.extend(stall.await);
+        }
+        tokio::time::sleep(GAP).await;
+        spans
+    });
+    drop(watchdog);
+    runtime.shutdown_background();
+
+    let mut told = std::mem::take(&mut *lock(&log));
+    let mut late = Vec::new();
+    for (start, end) in &spans {
+        if let Some(at) = told.iter().position(|told| (start..=end).contains(&told)) {
+            late.push(
+                told.swap_remove(at)
+                    .saturating_duration_since(*start + threshold()),
+            );
+        }
+    }
+    late.sort();
+    Ok(Outcome {
+        late,
+        stalls: spans.len(),
+        others: told.len(),
+    })
+}
+
+fn show(mode: Mode, outcome: &Outcome) {
+    let Outcome {
+        late,
+        stalls,
+        others,
+    } = outcome;
+    let at = |percent: usize| {
+        let index = (late.len() * percent).div_ceil(100).max(1) - 1;
+        late.get(index)
+            .map_or(f64::NAN, |late| late.as_secs_f64() * 1e3)
+    };
+    let in_time = late.iter().filter(|late| **late <= TICK).count();
+    println!(
+        "  {:<28} {:>4} of {stalls} {:>7.2} {:>7.2} {:>7.2} {:>7.1} % {:>6}",
+        mode.name(),
+        late.len(),
+        at(50),
+        at(99),
+        at(100),
+        100.0 * in_time as f64 / *stalls as f64,
+        others
+    );
+}
+
+fn main() -> io::Result<()> {
+    for scene in SCENES {
+        println!(
+            "\n{}\n  {:<28} {:>11} {:>7} {:>7} {:>7} {:>9} {:>6}",
+            scene.name(),
+            "late, in ms",
+            "told",
+            "median",
+            "99 %",
+            "most",
+            "in a tick",
+            "others",
+        );
+        for mode in MODES {
+            show(mode, &measure(mode, scene)?);
+        }
+    }
+    Ok(())
+}
