@@ -6,8 +6,9 @@
 //! changes its pace changes both.
 //!
 //! The floors are what nothing that does the like can be below on the machine: a
-//! future around a future, one that says when it is polled, and one that reads the
-//! clock as each poll begins and ends.
+//! future around a future, one that says when it is polled, the same with a thread
+//! beside it that wakes each tick as a watchdog does, and one that reads the clock as
+//! each poll begins and ends.
 
 #![allow(missing_docs, clippy::print_stdout)]
 
@@ -17,8 +18,9 @@ use std::hint::black_box;
 use std::marker::PhantomData;
 use std::num::NonZeroU32;
 use std::pin::{Pin, pin};
-use std::sync::atomic::AtomicU64;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -31,6 +33,7 @@ use tokio::runtime::{Builder, Runtime};
 const TASKS: usize = 64;
 const YIELDS: u32 = 20_000;
 const ROUNDS: usize = 11;
+const TICK: Duration = Duration::from_millis(5);
 
 #[derive(Clone, Copy, PartialEq)]
 enum Mode {
@@ -49,6 +52,8 @@ enum Mode {
 enum Floor {
     Wrapped,
     Published,
+    /// And a thread looks at nothing each tick.
+    Woken,
     Clocks,
 }
 
@@ -73,11 +78,12 @@ const ONE_IN_A_HUNDRED: PollTiming = match NonZeroU32::new(100) {
     None => PollTiming::Exact,
 };
 
-const MODES: [Mode; 9] = [
+const MODES: [Mode; 10] = [
     Mode::RuntimeWatch,
     Mode::Installed,
     Mode::Floor(Floor::Wrapped),
     Mode::Floor(Floor::Published),
+    Mode::Floor(Floor::Woken),
     Mode::NoWatchdog,
     Mode::Watched(PollTiming::DetectOnly),
     Mode::Watched(ONE_IN_A_HUNDRED),
@@ -91,6 +97,7 @@ impl Mode {
             Mode::Bare => "bare",
             Mode::Floor(Floor::Wrapped) => "floor: a future around it",
             Mode::Floor(Floor::Published) => "floor: and two words published",
+            Mode::Floor(Floor::Woken) => "floor: and a thread that wakes",
             Mode::Floor(Floor::Clocks) => "floor: and two clocks read",
             Mode::RuntimeWatch => "runtime watch, nothing wrapped",
             Mode::Installed if cfg!(tokio_unstable) => "installed, all tasks timed",
@@ -118,7 +125,7 @@ impl Mode {
         };
         let builder = Watchdog::builder()
             .thresholds(thresholds)
-            .tick(Duration::from_millis(5))
+            .tick(TICK)
             .poll_timing(timing);
         Some(builder)
     }
@@ -198,7 +205,9 @@ fn by_hand(mode: Mode, polls: u32) {
     match mode {
         Mode::Bare | Mode::RuntimeWatch | Mode::Installed => poll_by_hand(never, polls),
         Mode::Floor(Floor::Wrapped) => poll_by_hand(at_least::<_, Wrapped>(never), polls),
-        Mode::Floor(Floor::Published) => poll_by_hand(at_least::<_, Published>(never), polls),
+        Mode::Floor(Floor::Published | Floor::Woken) => {
+            poll_by_hand(at_least::<_, Published>(never), polls);
+        }
         Mode::Floor(Floor::Clocks) => poll_by_hand(at_least::<_, Clocks>(never), polls),
         Mode::NoWatchdog | Mode::Watched(_) => poll_by_hand(never.watched("by hand"), polls),
     }
@@ -215,7 +224,9 @@ fn end_to_end(mode: Mode, runtime: &Runtime) {
         .map(|_| match mode {
             Mode::Bare | Mode::RuntimeWatch | Mode::Installed => runtime.spawn(near_empty()),
             Mode::Floor(Floor::Wrapped) => runtime.spawn(at_least::<_, Wrapped>(near_empty())),
-            Mode::Floor(Floor::Published) => runtime.spawn(at_least::<_, Published>(near_empty())),
+            Mode::Floor(Floor::Published | Floor::Woken) => {
+                runtime.spawn(at_least::<_, Published>(near_empty()))
+            }
             Mode::Floor(Floor::Clocks) => runtime.spawn(at_least::<_, Clocks>(near_empty())),
             Mode::NoWatchdog | Mode::Watched(_) => {
                 runtime.spawn(near_empty().watched("end to end"))
@@ -240,6 +251,28 @@ fn measure(mode: Mode, runtime: &Runtime) -> f64 {
 fn measure_warm(mode: Mode, runtime: &Runtime) -> f64 {
     measure(mode, runtime);
     measure(mode, runtime)
+}
+
+/// A thread that wakes as often as a watchdog, until this is dropped.
+struct Waking(Arc<AtomicBool>);
+
+impl Waking {
+    fn start() -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        let waking = Waking(Arc::clone(&over));
+        std::thread::spawn(move || {
+            while !over.load(Relaxed) {
+                std::thread::park_timeout(TICK / 8 * 7);
+            }
+        });
+        waking
+    }
+}
+
+impl Drop for Waking {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
 }
 
 /// A runtime of each kind; the watchdog that is installed in it, if any.
@@ -288,6 +321,7 @@ fn rounds(kind: Kind) -> std::io::Result<Vec<(Mode, Vec<Times>)>> {
                 measure_warm(*mode, &hooked)
             } else {
                 let _watchdog = mode.start_on(&plain);
+                let _waking = (*mode == Mode::Floor(Floor::Woken)).then(Waking::start);
                 measure_warm(*mode, &plain)
             };
             let after = measure_warm(Mode::Bare, &plain);
@@ -326,7 +360,12 @@ fn show(what: &str, times: Vec<(Mode, Vec<Times>)>) {
 
 fn polls_by_hand(criterion: &mut Criterion, runtime: &Runtime) {
     let mut group = criterion.benchmark_group("poll by hand");
-    let of_a_poll = |mode: &Mode| !matches!(mode, Mode::RuntimeWatch | Mode::Installed);
+    let of_a_poll = |mode: &Mode| {
+        !matches!(
+            mode,
+            Mode::RuntimeWatch | Mode::Installed | Mode::Floor(Floor::Woken)
+        )
+    };
     for mode in [Mode::Bare].into_iter().chain(MODES).filter(of_a_poll) {
         let watchdog = mode.start_on(runtime);
         group.bench_function(mode.name(), |bencher| {
