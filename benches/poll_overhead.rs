@@ -8,7 +8,7 @@
 //! The floors are what nothing that does the like can be below on the machine: a
 //! future around a future, one that says when it is polled, the same with a thread
 //! beside it that wakes each tick as a watchdog does, and one that reads the clock as
-//! each poll begins and ends.
+//! each poll begins and ends; with `tokio_unstable`, also from tokio's hooks.
 
 #![allow(missing_docs, clippy::print_stdout)]
 
@@ -43,6 +43,9 @@ enum Mode {
     RuntimeWatch,
     /// The same with the runtime's hooks; with `tokio_unstable` they time each poll.
     Installed,
+    /// A floor: hooks that read two clocks.
+    #[cfg_attr(not(tokio_unstable), allow(dead_code))]
+    Hooks,
     /// Wrapped, but no watchdog runs.
     NoWatchdog,
     Watched(PollTiming),
@@ -78,8 +81,10 @@ const ONE_IN_A_HUNDRED: PollTiming = match NonZeroU32::new(100) {
     None => PollTiming::Exact,
 };
 
-const MODES: [Mode; 10] = [
+const MODES: &[Mode] = &[
     Mode::RuntimeWatch,
+    #[cfg(tokio_unstable)]
+    Mode::Hooks,
     Mode::Installed,
     Mode::Floor(Floor::Wrapped),
     Mode::Floor(Floor::Published),
@@ -99,6 +104,7 @@ impl Mode {
             Mode::Floor(Floor::Published) => "floor: and two words published",
             Mode::Floor(Floor::Woken) => "floor: and a thread that wakes",
             Mode::Floor(Floor::Clocks) => "floor: and two clocks read",
+            Mode::Hooks => "floor: hooks that read two clocks",
             Mode::RuntimeWatch => "runtime watch, nothing wrapped",
             Mode::Installed if cfg!(tokio_unstable) => "installed, all tasks timed",
             Mode::Installed => "installed, nothing wrapped",
@@ -111,7 +117,7 @@ impl Mode {
 
     fn watchdog(self) -> Option<stallscope::Builder> {
         let timing = match self {
-            Mode::Bare | Mode::Floor(_) | Mode::NoWatchdog => return None,
+            Mode::Bare | Mode::Floor(_) | Mode::Hooks | Mode::NoWatchdog => return None,
             Mode::RuntimeWatch => PollTiming::DetectOnly,
             Mode::Installed => PollTiming::Exact,
             Mode::Watched(timing) => timing,
@@ -203,7 +209,9 @@ fn poll_by_hand<F: Future>(future: F, polls: u32) {
 fn by_hand(mode: Mode, polls: u32) {
     let never = std::future::poll_fn(|_| black_box(Poll::<()>::Pending));
     match mode {
-        Mode::Bare | Mode::RuntimeWatch | Mode::Installed => poll_by_hand(never, polls),
+        Mode::Bare | Mode::RuntimeWatch | Mode::Installed | Mode::Hooks => {
+            poll_by_hand(never, polls);
+        }
         Mode::Floor(Floor::Wrapped) => poll_by_hand(at_least::<_, Wrapped>(never), polls),
         Mode::Floor(Floor::Published | Floor::Woken) => {
             poll_by_hand(at_least::<_, Published>(never), polls);
@@ -222,7 +230,9 @@ async fn near_empty() {
 fn end_to_end(mode: Mode, runtime: &Runtime) {
     let tasks: Vec<_> = (0..TASKS)
         .map(|_| match mode {
-            Mode::Bare | Mode::RuntimeWatch | Mode::Installed => runtime.spawn(near_empty()),
+            Mode::Bare | Mode::RuntimeWatch | Mode::Installed | Mode::Hooks => {
+                runtime.spawn(near_empty())
+            }
             Mode::Floor(Floor::Wrapped) => runtime.spawn(at_least::<_, Wrapped>(near_empty())),
             Mode::Floor(Floor::Published | Floor::Woken) => {
                 runtime.spawn(at_least::<_, Published>(near_empty()))
@@ -275,15 +285,33 @@ impl Drop for Waking {
     }
 }
 
+/// Those of a floor.
+#[cfg(tokio_unstable)]
+fn set_hooks(builder: &mut Builder) {
+    let clock = quanta::Clock::new();
+    let before = clock.clone();
+    builder.on_before_task_poll(move |_| published().store(before.raw(), Release));
+    builder.on_after_task_poll(move |_| {
+        let word = published();
+        word.store(clock.raw() - word.load(Relaxed), Release);
+    });
+}
+
+#[cfg(not(tokio_unstable))]
+const fn set_hooks(_: &mut Builder) {}
+
 /// A runtime of each kind; the watchdog that is installed in it, if any.
-fn runtime(kind: Kind, installed: bool) -> std::io::Result<(Runtime, Option<Watchdog>)> {
+fn runtime(kind: Kind, mode: Mode) -> std::io::Result<(Runtime, Option<Watchdog>)> {
     let mut builder = match kind {
         Kind::MultiThread => Builder::new_multi_thread(),
         Kind::CurrentThread => Builder::new_current_thread(),
     };
     builder.worker_threads(2).enable_all();
-    let watchdog = match Mode::Installed.watchdog() {
-        Some(watchdog) if installed => Some(watchdog.install(&mut builder)),
+    if mode == Mode::Hooks {
+        set_hooks(&mut builder);
+    }
+    let watchdog = match mode.watchdog() {
+        Some(watchdog) if mode == Mode::Installed => Some(watchdog.install(&mut builder)),
         _ => None,
     };
     let runtime = builder.build()?;
@@ -311,13 +339,13 @@ struct Times {
 
 /// Of each mode, in rounds in which each has its turn.
 fn rounds(kind: Kind) -> std::io::Result<Vec<(Mode, Vec<Times>)>> {
-    let (plain, _) = runtime(kind, false)?;
-    let mut times: Vec<_> = MODES.map(|mode| (mode, Vec::new())).into();
+    let (plain, _) = runtime(kind, Mode::Bare)?;
+    let mut times: Vec<_> = MODES.iter().map(|mode| (*mode, Vec::new())).collect();
     for _ in 0..ROUNDS {
         for (mode, times) in &mut times {
             let before = measure(Mode::Bare, &plain);
-            let own = if *mode == Mode::Installed {
-                let (hooked, _watchdog) = runtime(kind, true)?;
+            let own = if matches!(mode, Mode::Installed | Mode::Hooks) {
+                let (hooked, _watchdog) = runtime(kind, *mode)?;
                 measure_warm(*mode, &hooked)
             } else {
                 let _watchdog = mode.start_on(&plain);
@@ -335,7 +363,7 @@ fn rounds(kind: Kind) -> std::io::Result<Vec<(Mode, Vec<Times>)>> {
 /// is left where nothing else disturbs.
 fn show(what: &str, times: Vec<(Mode, Vec<Times>)>) {
     println!(
-        "\n{what}\n  {:<32} {:>6} {:>8} {:>6} {:>8}",
+        "\n{what}\n  {:<34} {:>6} {:>8} {:>6} {:>8}",
         "CPU time to bare", "25 %", "median", "75 %", "of least"
     );
     let least = |times: &mut dyn Iterator<Item = f64>| times.fold(f64::INFINITY, f64::min);
@@ -348,7 +376,7 @@ fn show(what: &str, times: Vec<(Mode, Vec<Times>)>) {
         ratios.sort_by(f64::total_cmp);
         let at = |quarters: usize| ratios.get(ratios.len() * quarters / 4).unwrap_or(&0.0);
         println!(
-            "  {:<32} {:>6.2} {:>8.2} {:>6.2} {:>8.2}",
+            "  {:<34} {:>6.2} {:>8.2} {:>6.2} {:>8.2}",
             mode.name(),
             at(1),
             at(2),
@@ -363,10 +391,11 @@ fn polls_by_hand(criterion: &mut Criterion, runtime: &Runtime) {
     let of_a_poll = |mode: &Mode| {
         !matches!(
             mode,
-            Mode::RuntimeWatch | Mode::Installed | Mode::Floor(Floor::Woken)
+            Mode::RuntimeWatch | Mode::Installed | Mode::Hooks | Mode::Floor(Floor::Woken)
         )
     };
-    for mode in [Mode::Bare].into_iter().chain(MODES).filter(of_a_poll) {
+    let modes = MODES.iter().copied().filter(of_a_poll);
+    for mode in [Mode::Bare].into_iter().chain(modes) {
         let watchdog = mode.start_on(runtime);
         group.bench_function(mode.name(), |bencher| {
             bencher.iter_custom(|iterations| {
@@ -388,7 +417,7 @@ fn main() -> std::io::Result<()> {
         .measurement_time(Duration::from_secs(2))
         .warm_up_time(Duration::from_millis(500))
         .configure_from_args();
-    let (plain, _) = runtime(Kind::MultiThread, false)?;
+    let (plain, _) = runtime(Kind::MultiThread, Mode::Bare)?;
     polls_by_hand(&mut criterion, &plain);
     criterion.final_summary();
     drop(plain);
