@@ -58,9 +58,9 @@ impl Capturer {
     /// sent a signal.
     ///
     /// With an anchor it must lead to the frame that holds it, else to the
-    /// thread's beginning: no stack rather than a wrong one. Takes 10 to 50 us
-    /// for a blocked thread, 400 us for a running one, and a few milliseconds
-    /// where libraries have been loaded since the last.
+    /// thread's beginning: no stack rather than a wrong one. Takes 10 to 50 us,
+    /// 300 more for a running one that is not known to be awake, and a few
+    /// milliseconds where libraries have been loaded since the last.
     pub(crate) fn capture(
         &mut self,
         tid: i32,
