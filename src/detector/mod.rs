@@ -77,6 +77,16 @@ fn severity_of(thresholds: &Thresholds, counts_ns: u64) -> Option<Severity> {
     thresholds.severity_of(Duration::from_nanos(counts_ns))
 }
 
+/// What a unit holds; new at the end of the list if it held nothing.
+fn held_of(units: &mut Vec<Held>, unit: Unit) -> &mut Held {
+    let known = units.iter().position(|held| held.unit == unit);
+    let at = known.unwrap_or_else(|| {
+        units.push(Held::new(unit));
+        units.len() - 1
+    });
+    &mut units[at]
+}
+
 impl Detector {
     pub(crate) fn new(thresholds: Thresholds, now_ns: u64) -> Self {
         Detector {
@@ -204,15 +214,6 @@ impl Detector {
         self.units.clear();
     }
 
-    /// Where a unit is in the list; at its end if it held nothing.
-    fn position(&mut self, unit: Unit) -> usize {
-        let known = self.units.iter().position(|held| held.unit == unit);
-        known.unwrap_or_else(|| {
-            self.units.push(Held::new(unit));
-            self.units.len() - 1
-        })
-    }
-
     /// What one unit is doing now.
     fn see(
         &mut self,
@@ -222,10 +223,7 @@ impl Detector {
         seen: &Observation,
         teller: &mut Teller<'_>,
     ) {
-        let at = self.position(unit);
-        let Some(held) = self.units.get_mut(at) else {
-            return;
-        };
+        let held = held_of(&mut self.units, unit);
         let (poll_over, turn_over) =
             held.advance(worker, poll, seen, self.last_ns, &mut self.detached);
         let finished = |hold: &PollHold| {

@@ -51,7 +51,7 @@ const FULL: Extent = Extent {
     scenarios: &Scenario::ALL,
     tasks: &[(100, 3), (10_000, 3), (100_000, 3), (1_000_000, 1)],
     polls: 500_000,
-    workers: &[1, 8, 64],
+    workers: &[1, 2, 8, 64],
     // Some work once a second.
     span: Duration::from_millis(1_100),
 };
