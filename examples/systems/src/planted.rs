@@ -1,7 +1,8 @@
 //! Faults that are planted in a system, and whether a report has found them.
 //!
-//! A fault is a statement below a comment `// fault: NAME` in the source. The
-//! source itself is read for its lines, so that they stay true while code moves.
+//! A fault is a statement below a comment `// fault: NAME` in the source, or several
+//! below the same comment. The source itself is read for its lines, so that they
+//! stay true while code moves.
 
 use std::ops::RangeInclusive;
 
@@ -74,12 +75,19 @@ pub struct Blamed {
 }
 
 impl Planted {
-    /// The lines of the statement below the comment.
-    fn lines(&self) -> Option<RangeInclusive<usize>> {
+    /// The lines of the statements below the comment.
+    fn places(&self) -> impl Iterator<Item = RangeInclusive<usize>> {
         let mark = format!("// fault: {}", self.name);
-        let mut lines = (1..).zip(self.source.lines());
-        lines.find(|(_, line)| line.trim() == mark)?;
-        let mut statement = lines
+        let lines = self.source.lines().enumerate();
+        let marked = lines.filter(move |(_, line)| line.trim() == mark);
+        marked.filter_map(|(index, _)| self.statement_below(index + 1))
+    }
+
+    /// The lines of the statement that begins below this one.
+    fn statement_below(&self, line: usize) -> Option<RangeInclusive<usize>> {
+        let mut statement = (1..)
+            .zip(self.source.lines())
+            .skip(line)
             .skip_while(|(_, line)| line.trim().starts_with("//"))
             .take_while(|(_, line)| !line.trim().starts_with('}'));
         let (first, text) = statement.next()?;
@@ -103,7 +111,7 @@ impl Planted {
         };
         let line = culprit.line().and_then(|line| usize::try_from(line).ok());
         culprit.file().is_some_and(|file| file.ends_with(self.file))
-            && line.is_some_and(|line| self.lines().is_some_and(|lines| lines.contains(&line)))
+            && line.is_some_and(|line| self.places().any(|lines| lines.contains(&line)))
     }
 
     /// Whether a stall is told as this fault should be.
@@ -118,7 +126,7 @@ impl Planted {
 
     /// Whether, and how, a report has it.
     pub fn find(&self, report: &Report) -> Found {
-        let planted = match self.lines() {
+        let planted = match self.places().next() {
             Some(lines) => format!("{}:{}", self.file, lines.start()),
             None => format!("{}: not marked", self.file),
         };
@@ -213,10 +221,11 @@ mod tests {
             category: RiskCategory::Cpu,
             cause: "",
         };
-        let source = "fn a() {\n    // fault: one\n    x();\n    // fault: two\n    // Why.\n    x(\n        y,\n    );\n    // fault: three\n    y()\n}\n";
-        assert_eq!(fault("one", source).lines(), Some(3..=3));
-        assert_eq!(fault("two", source).lines(), Some(6..=8));
-        assert_eq!(fault("three", source).lines(), Some(10..=10));
-        assert_eq!(fault("four", source).lines(), None);
+        let source = "fn a() {\n    // fault: one\n    x();\n    // fault: two\n    // Why.\n    x(\n        y,\n    );\n    // fault: three\n    y();\n    // fault: one\n    z()\n}\n";
+        let places = |name| fault(name, source).places().collect::<Vec<_>>();
+        assert_eq!(places("one"), [3..=3, 12..=12]);
+        assert_eq!(places("two"), [6..=8]);
+        assert_eq!(places("three"), [10..=10]);
+        assert_eq!(places("four"), []);
     }
 }

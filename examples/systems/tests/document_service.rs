@@ -20,7 +20,7 @@ fn all_that_blocks_in_a_service_is_found_while_it_is_under_load() {
         ("CPU work in the handler", CPU),
         ("SQLite in the handler", "Database"),
         ("connection for each request", "Database"),
-        ("checkpoint parsed in the task", CPU),
+        ("checkpoint parsed and freed in the task", CPU),
         ("CPU work in the task", CPU),
         ("synchronous API client", "External API"),
         ("checkpoint encoded in the task", CPU),

@@ -62,7 +62,11 @@ const PLANTED: &[Planted] = &[
         "broken/handlers.rs",
         Database
     ),
-    planted!("checkpoint parsed in the task", "broken/task.rs", Cpu),
+    planted!(
+        "checkpoint parsed and freed in the task",
+        "broken/task.rs",
+        Cpu
+    ),
     planted!("CPU work in the task", "broken/task.rs", Cpu),
     planted!("synchronous API client", "broken/task.rs", ExternalApi),
     planted!("checkpoint encoded in the task", "broken/task.rs", Cpu),

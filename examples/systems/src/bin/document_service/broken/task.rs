@@ -10,7 +10,7 @@ use crate::documents::{FILTER, FINISH, STAGES, checkpoint_name, note, size};
 
 /// Looks at a document once and again.
 pub(super) async fn process(service: &Service, id: i64, page: DynamicImage) -> Result<(), Failure> {
-    // fault: checkpoint parsed in the task
+    // fault: checkpoint parsed and freed in the task
     let mut checkpoint: Value = service.template.parse()?;
     let path = service.checkpoints.join(checkpoint_name(id));
     for stage in 0..STAGES {
@@ -35,6 +35,7 @@ pub(super) async fn process(service: &Service, id: i64, page: DynamicImage) -> R
     }
     // So many parts take a while to be freed: in a poll of its own, that has its line.
     service.progress.tell(id, "over").await;
+    // fault: checkpoint parsed and freed in the task
     drop(checkpoint);
     service.progress.tell(id, "done").await;
     commit(service, FINISH, [id]).await
