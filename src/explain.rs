@@ -10,8 +10,9 @@ use crate::clock::Calibrated;
 use crate::detector::WorkerSeen;
 use crate::driven::Driven;
 use crate::error::Error;
-use crate::os::{self, ModuleFile, Symbolizer};
+use crate::os::{ModuleFile, Symbolizer};
 use crate::stall::{Frame, Stack, StallId};
+use crate::threads;
 use crate::trim;
 
 const THREAD_NAME: &str = "stallscope-explain";
@@ -77,13 +78,9 @@ pub(crate) fn start(
         sender,
         loaded: Arc::clone(&loaded),
     };
-    std::thread::Builder::new()
-        .name(THREAD_NAME.to_owned())
-        .spawn(move || {
-            os::be_prompt();
-            run(&receiver, &loaded, clock, explained);
-        })
-        .map_err(|source| Error::thread(THREAD_NAME, source))?;
+    threads::start(THREAD_NAME, move || {
+        run(&receiver, &loaded, clock, explained);
+    })?;
     Ok(explainer)
 }
 

@@ -75,6 +75,7 @@ mod sync;
 #[cfg(tokio_unstable)]
 mod tasks;
 mod teller;
+mod threads;
 mod track;
 mod trim;
 mod watchdog;

@@ -20,9 +20,9 @@ use crate::events::Emitter;
 use crate::explained::Explained;
 use crate::limit::{RateLimit, Verdict};
 use crate::live::LiveTask;
-use crate::os;
 use crate::registry::lock;
 use crate::stall::{Phase, Stack, StallEvent, StallId};
+use crate::threads;
 
 const THREAD_NAME: &str = "stallscope-tell";
 /// Events that wait to be told; more are dropped and counted.
@@ -143,15 +143,11 @@ pub(crate) fn start(
         explained: Explained::default(),
         waiting: VecDeque::new(),
     };
-    let thread = std::thread::Builder::new()
-        .name(THREAD_NAME.to_owned())
-        .spawn(move || {
-            os::be_prompt();
-            teller.run(&receiver);
-            teller.close();
-            drop(over_sender);
-        })
-        .map_err(|source| Error::thread(THREAD_NAME, source))?;
+    let thread = threads::start(THREAD_NAME, move || {
+        teller.run(&receiver);
+        teller.close();
+        drop(over_sender);
+    })?;
     let ending = Ending {
         over: Mutex::new(over),
         thread: thread.thread().id(),

@@ -17,6 +17,7 @@ use crate::os::{
 };
 use crate::registry::{Thread, lock, registry};
 use crate::slot::Seq;
+use crate::threads;
 
 const THREAD_NAME: &str = "stallscope-audit";
 /// How often it looks.
@@ -76,13 +77,10 @@ pub(crate) fn enlist(session: &Arc<Session>) {
     static STARTED: OnceLock<bool> = OnceLock::new();
     STARTED.get_or_init(|| {
         let (ready, is_ready) = std::sync::mpsc::channel();
-        let started = std::thread::Builder::new()
-            .name(THREAD_NAME.to_owned())
-            .spawn(move || {
-                os::be_prompt();
-                let _ = ready.send(());
-                spotter.run();
-            });
+        let started = threads::start(THREAD_NAME, move || {
+            let _ = ready.send(());
+            spotter.run();
+        });
         // Its start would disturb what is audited.
         started.is_ok() && is_ready.recv().is_ok()
     });

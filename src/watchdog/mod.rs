@@ -29,7 +29,7 @@ use crate::histogram::{Histogram, Summary};
 use crate::ledger::Ledger;
 use crate::live::LiveTask;
 use crate::local;
-use crate::os::{self, Capturer};
+use crate::os::Capturer;
 use crate::pool;
 use crate::registry::{LabelId, Wish, Wished, lock, registry};
 use crate::report::{self, Report, SCHEMA_VERSION, TaskPolls};
@@ -37,6 +37,7 @@ use crate::rollcall;
 use crate::runtime::{Gone, Runtime};
 use crate::sampler::{self, Lag};
 use crate::teller::{self, Ending, Message, Telling};
+use crate::threads;
 use crate::track;
 
 use inquiry::Inquiry;
@@ -208,13 +209,7 @@ impl Watchdog {
                 .stuck_after
                 .map(|after| Stuck::new(clock::ns_of(after))),
         };
-        let thread = std::thread::Builder::new()
-            .name(THREAD_NAME.to_owned())
-            .spawn(move || {
-                os::be_prompt();
-                patrol.run();
-            })
-            .map_err(|source| Error::thread(THREAD_NAME, source))?;
+        let thread = threads::start(THREAD_NAME, move || patrol.run())?;
 
         let sentinel = gone.sentinel();
         let lag = Arc::clone(&shared.lag);
