@@ -38,7 +38,8 @@ use crate::clock;
 use crate::severity::{Severity, Thresholds};
 use crate::stall::{Phase, StallKind};
 
-use hold::PollHold;
+use age::Age;
+use hold::{PollHold, TurnHold};
 use place::Placed;
 use unit::{Held, Teller};
 
@@ -141,17 +142,12 @@ impl Detector {
                 .into_iter()
                 .find(|severity| Some(*severity) > held.told_severity())?;
             let bound_ns = clock::ns_of(self.thresholds.of(next));
-            let poll_ns = held
-                .poll
-                .as_ref()
-                .map(|poll| poll.age.counts_ns(self.last_ns));
+            let age_ns = |age: &Age| age.counts_ns(self.last_ns);
+            let poll_ns = held.poll.as_ref().map(|poll| age_ns(&poll.age));
             // That it is driven may be known by then; if not, nobody knows when.
-            let turn_ns = held
-                .turn
-                .as_ref()
-                .map(|turn| (turn.worker.driven, turn.age.counts_ns(self.last_ns)))
-                .filter(|(driven, age_ns)| *driven || *age_ns < bound_ns)
-                .map(|(_, age_ns)| age_ns);
+            let counts = |turn: &&TurnHold| turn.worker.driven || age_ns(&turn.age) < bound_ns;
+            let turn = held.turn.as_ref().filter(counts);
+            let turn_ns = turn.map(|turn| age_ns(&turn.age));
             let left_ns = bound_ns.saturating_sub(poll_ns.max(turn_ns)?);
             Some(self.last_ns.saturating_add(left_ns))
         };

@@ -4,7 +4,6 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use crate::clock;
-use crate::registry::Place;
 
 /// Whether the hooks have been called in this process.
 static ANY: AtomicBool = AtomicBool::new(false);
@@ -15,24 +14,16 @@ pub(crate) fn are_hooks_used() -> bool {
 }
 
 /// What a worker's thread tells when it parks and wakes; written by it alone.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Parking {
-    /// The packed place of the worker that was last told of: a thread may drive a
-    /// runtime without hooks after one with them.
+    /// The packed place of the worker that was last told of, 0 for none: a thread may
+    /// drive a runtime without hooks after one with them.
     hooked: AtomicU64,
     awake_since: AtomicU64,
     busy_ns: AtomicU64,
 }
 
 impl Parking {
-    pub(super) const fn new() -> Self {
-        Parking {
-            hooked: AtomicU64::new(Place::UNKNOWN.pack()),
-            awake_since: AtomicU64::new(0),
-            busy_ns: AtomicU64::new(0),
-        }
-    }
-
     /// Owner only: it is about to park the worker of this place.
     pub(crate) fn parks(&self, place: u64) {
         // Read first: all workers share it.
@@ -51,7 +42,7 @@ impl Parking {
     }
 
     pub(super) fn forget(&self) {
-        self.hooked.store(Place::UNKNOWN.pack(), Relaxed);
+        self.hooked.store(0, Relaxed);
         self.awake_since.store(0, Relaxed);
     }
 

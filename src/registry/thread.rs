@@ -108,7 +108,7 @@ impl Thread {
             labels_at: [const { LabelAt::new() }; LABELS_AT],
             until_sample: AtomicU32::new(0),
             random: AtomicU64::new(0x9E37_79B9_7F4A_7C15),
-            parking: Parking::new(),
+            parking: Parking::default(),
             polls_apart: AtomicBool::new(false),
             tid: AtomicI32::new(0),
             audit: AtomicU64::new(0),

@@ -134,9 +134,14 @@ impl Capturer {
         Ok(stack)
     }
 
+    fn take_late(&mut self, tid: i32) -> Option<Request> {
+        let late = self.late.take_if(|(late, _)| *late == tid);
+        late.map(|(_, request)| request)
+    }
+
     /// What a thread may answer yet is not wanted any more.
     pub(crate) fn forget_late(&mut self, tid: i32) {
-        if let Some((_, request)) = self.late.take_if(|(late, _)| *late == tid) {
+        if let Some(request) = self.take_late(tid) {
             signal::give_up(request);
         }
     }
@@ -151,7 +156,7 @@ impl Capturer {
     /// The stack that a thread has left after [`Miss::Late`]; to be asked for when
     /// what it was captured for is over, because none comes for it afterwards.
     pub(crate) fn last_words(&mut self, tid: i32, anchor: Option<u64>) -> Option<Vec<u64>> {
-        let (_, request) = self.late.take_if(|(late, _)| *late == tid)?;
+        let request = self.take_late(tid)?;
         match signal::pick_up(request, &mut self.stack) {
             Answer::Copied(sample) => self.unwind(sample.registers, anchor).ok(),
             Answer::Late(_) => {
@@ -194,7 +199,7 @@ impl Capturer {
         let SignalUse::Signal(signal) = self.signals else {
             return Err(Miss::SignalsOff);
         };
-        if let Some((_, request)) = self.late.take_if(|(late, _)| *late == tid) {
+        if let Some(request) = self.take_late(tid) {
             match signal::pick_up(request, &mut self.stack) {
                 // Right, whatever the thread does by now: see `Answer::Late`.
                 Answer::Copied(sample) => return self.unwind(sample.registers, anchor),
