@@ -21,7 +21,8 @@ use std::thread::{sleep, spawn};
 use std::time::{Duration, Instant};
 
 use stallscope::{Phase, PollTiming, Thresholds, WatchExt, Watchdog};
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::task::JoinHandle;
 
 const STALLS: usize = 150;
 const TICK: Duration = Duration::from_millis(5);
@@ -59,6 +60,16 @@ impl Mode {
             Mode::Installed => "installed",
             Mode::Watched(PollTiming::DetectOnly) => "watched, detect only",
             Mode::Watched(_) => "watched, exact histogram",
+        }
+    }
+
+    fn spawn<F>(self, runtime: &Handle, name: &'static str, future: F) -> JoinHandle<F::Output>
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        match self {
+            Mode::Watched(_) => runtime.spawn(future.watched(name)),
+            _ => runtime.spawn(future),
         }
     }
 }
@@ -109,10 +120,7 @@ impl Scene {
 
     fn hold(self, span: Duration) {
         if matches!(self, Scene::Computes | Scene::NoCoreFree) {
-            let start = Instant::now();
-            while start.elapsed() < span {
-                std::hint::spin_loop();
-            }
+            compute(span);
         } else {
             sleep(span);
         }
@@ -121,10 +129,7 @@ impl Scene {
     /// What else the runtime does; short polls.
     async fn work(self) {
         loop {
-            let start = Instant::now();
-            while start.elapsed() < Duration::from_micros(100) {
-                std::hint::spin_loop();
-            }
+            compute(Duration::from_micros(100));
             if self == Scene::NoCoreFree {
                 tokio::task::yield_now().await;
             } else {
@@ -138,6 +143,13 @@ impl Scene {
             Scene::NoCoreFree | Scene::OneOfFour => 8,
             _ => 0,
         }
+    }
+}
+
+fn compute(span: Duration) {
+    let start = Instant::now();
+    while start.elapsed() < span {
+        std::hint::spin_loop();
     }
 }
 
@@ -230,13 +242,8 @@ fn measure(mode: Mode, scene: Scene) -> io::Result<Outcome> {
     if mode == Mode::Looks {
         looks(&log, &stalls);
     }
-    let watched = matches!(mode, Mode::Watched(_));
     for _ in 0..scene.tasks() {
-        if watched {
-            runtime.spawn(scene.work().watched("work"));
-        } else {
-            runtime.spawn(scene.work());
-        }
+        mode.spawn(runtime.handle(), "work", scene.work());
     }
     let spans = runtime.block_on(async {
         let mut spans = Vec::new();
@@ -254,12 +261,7 @@ fn measure(mode: Mode, scene: Scene) -> io::Result<Outcome> {
                 stalls.fetch_add(1, Release);
                 (start, Instant::now())
             };
-            let stall = if watched {
-                tokio::spawn(stall.watched("stall"))
-            } else {
-                tokio::spawn(stall)
-            };
-            spans.extend(stall.await);
+            spans.extend(mode.spawn(runtime.handle(), "stall", stall).await);
         }
         tokio::time::sleep(GAP).await;
         spans
