@@ -93,9 +93,11 @@ impl Waiting {
     /// A thread that runs, and was not given a CPU since, has had one all the while: to
     /// sleep or to wait it would have had to give it away. The kernel takes stolen
     /// time off the time on a CPU (6.18, `kernel/sched/core.c`, `update_rq_clock_task`).
+    /// A kernel built without statistics tells of no runs at all (`fs/proc/base.c`,
+    /// `proc_pid_schedstat`).
     fn stolen_since_running(&self, now_ns: u64, times: ThreadTimes) -> u64 {
         let (at_ns, last) = self.running;
-        if times.runs != last.runs {
+        if times.runs == 0 || times.runs != last.runs {
             return 0;
         }
         let ran_ns = times.cpu_ns.saturating_sub(last.cpu_ns);
@@ -123,6 +125,29 @@ mod tests {
     use super::ThreadState::{Off, OnCpu, Queued};
     use super::*;
 
+    fn on_cpu(cpu_ns: u64, runs: u64) -> ThreadTimes {
+        ThreadTimes {
+            cpu_ns,
+            wait_ns: 0,
+            runs,
+            state: OnCpu,
+            polls: 0,
+        }
+    }
+
+    #[test]
+    fn nothing_is_stolen_where_runs_are_not_counted() {
+        for (runs, stolen_ns) in [(3, 90), (0, 0)] {
+            let mut waiting = Waiting::since(0, on_cpu(10, runs));
+            waiting.update(100, on_cpu(20, runs));
+            let shares = waiting.shares();
+            assert_eq!(
+                (shares.waiting_ns, shares.blocked_ns),
+                (stolen_ns, 90 - stolen_ns)
+            );
+        }
+    }
+
     #[test]
     fn waits_are_told_from_work_and_sleep() {
         // (now, CPU, credited wait, runs, state) -> waiting so far
@@ -144,16 +169,12 @@ mod tests {
             // It has slept, which it can only without a CPU.
             ((190, 37, 60, 4, OnCpu), 85),
         ];
-        let mut waiting = Waiting::since(
-            1_000,
-            ThreadTimes {
-                cpu_ns: 500,
-                wait_ns: 700,
-                runs: 9,
-                state: OnCpu,
-                polls: 7,
-            },
-        );
+        let first = ThreadTimes {
+            wait_ns: 700,
+            polls: 7,
+            ..on_cpu(500, 9)
+        };
+        let mut waiting = Waiting::since(1_000, first);
         for ((now, cpu, wait, runs, state), expected) in table {
             let times = ThreadTimes {
                 cpu_ns: 500 + cpu,

@@ -44,13 +44,17 @@ impl ThreadProbe {
     /// `None` once the thread is gone.
     pub(crate) fn times(&self) -> Option<ThreadTimes> {
         let asleep = self.is_asleep()?;
-        let [wait_ns, runs] = waits_and_runs(&self.schedstat)?;
+        let before @ [wait_ns, runs] = waits_and_runs(&self.schedstat)?;
         let cpu_ns = cpu_ns(self.tid)?;
+        // The clock of a thread moves only while it is on a CPU; reading it takes
+        // longer than it ticks.
+        let moves = || self::cpu_ns(self.tid).map(|later_ns| later_ns > cpu_ns);
+        // One that is given a CPU only now has waited until now: with the runs counted
+        // before, the sleep it wakes from would lie within one run.
+        let all_along = || waits_and_runs(&self.schedstat).map(|after| after == before);
         let state = if asleep {
             ThreadState::Off
-        } else if cpu_ns < self::cpu_ns(self.tid)? {
-            // The clock of a thread moves only while it is on a CPU; reading it
-            // takes longer than it ticks.
+        } else if moves()? && all_along()? {
             ThreadState::OnCpu
         } else {
             ThreadState::Queued
@@ -154,7 +158,7 @@ pub(crate) fn clock_ns(clock: libc::clockid_t) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
     use std::sync::{Arc, mpsc};
     use std::time::{Duration, Instant};
 
@@ -197,6 +201,41 @@ mod tests {
         assert!(after.cpu_ns > before.cpu_ns);
         let accounted = after.cpu_ns - before.cpu_ns + after.wait_ns - before.wait_ns;
         assert!(Duration::from_nanos(accounted) <= elapsed + Duration::from_millis(10));
+    }
+
+    #[test]
+    fn a_sleep_never_lies_between_two_looks_that_saw_one_run() {
+        const SLEEPS: usize = 200;
+        let slept = Arc::new(AtomicUsize::new(0));
+        let sleeps = Arc::clone(&slept);
+        let nap = Duration::from_millis(2);
+        let probe = probe_of(move || {
+            for _ in 0..SLEEPS {
+                let awake = Instant::now();
+                while awake.elapsed() < Duration::from_micros(50) {}
+                std::thread::sleep(nap);
+                sleeps.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        let mut before: Option<(Instant, ThreadTimes)> = None;
+        let mut as_one_run = 0;
+        while slept.load(Ordering::Relaxed) < SLEEPS
+            && let Some(times) = probe.times()
+        {
+            if times.state != ThreadState::OnCpu {
+                continue;
+            }
+            let now = Instant::now();
+            if let Some((at, last)) = before
+                && last.runs == times.runs
+                && now - at > nap + Duration::from_nanos(times.cpu_ns - last.cpu_ns)
+            {
+                as_one_run += 1;
+            }
+            before = Some((now, times));
+        }
+        // A virtual machine can stand still for as long, now and then.
+        assert!(as_one_run <= SLEEPS / 50, "{as_one_run}");
     }
 
     #[test]
