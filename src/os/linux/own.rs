@@ -83,29 +83,36 @@ pub(crate) fn leave_out() {
 ///
 /// A shorter slice than the default of some 3 ms lets a thread run earlier, not
 /// more (kernel 6.12, `kernel/sched/fair.c`: `sched_attr::sched_runtime` of
-/// SCHED_OTHER). Older kernels do not look at it.
+/// SCHED_OTHER). Older kernels do not look at it. What else the program has been given,
+/// as a nice value, stays.
 pub(crate) fn be_prompt() {
-    /// As far as the kernel has had it from the start (sched_setattr(2)).
-    #[repr(C)]
-    #[derive(Default)]
-    struct Attributes {
-        size: u32,
-        policy: u32,
-        flags: u64,
-        nice: i32,
-        priority: u32,
-        runtime: u64,
-        deadline: u64,
-        period: u64,
+    const SLICE_NS: u64 = 100_000;
+    let mut attributes = Attributes::default();
+    let size = size_of::<Attributes>();
+    // SAFETY: `attributes` is as long as `size` says and lives through the calls; 0 is
+    // the calling thread. Where one fails, the thread stays as it is.
+    unsafe {
+        let got = libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attributes, size, 0);
+        let policy = i32::try_from(attributes.policy);
+        if got == 0 && matches!(policy, Ok(libc::SCHED_OTHER | libc::SCHED_BATCH)) {
+            attributes.runtime = SLICE_NS;
+            libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0);
+        }
     }
-    let attributes = Attributes {
-        size: size_of::<Attributes>() as u32,
-        runtime: 100_000,
-        ..Attributes::default()
-    };
-    // SAFETY: `attributes` is as long as it says, and lives through the call; 0 is
-    // the calling thread. Where it fails, the thread stays as it is.
-    unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
+}
+
+/// `sched_attr` as far as the kernel has had it from the start (sched_setattr(2)).
+#[repr(C)]
+#[derive(Debug, Default)]
+struct Attributes {
+    size: u32,
+    policy: u32,
+    flags: u64,
+    nice: i32,
+    priority: u32,
+    runtime: u64,
+    deadline: u64,
+    period: u64,
 }
 
 /// How long the calling thread has waited for a CPU in all; see `thread::wait_ns`.
@@ -124,6 +131,20 @@ fn wait_ns() -> u64 {
 mod tests {
     use super::*;
     use std::time::Duration;
+
+    #[test]
+    fn a_prompt_thread_is_as_nice_as_before() {
+        // SAFETY: neither call has preconditions; 0 is the calling thread.
+        let nice = || unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
+        std::thread::spawn(move || {
+            // SAFETY: as above.
+            unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 7) };
+            be_prompt();
+            assert_eq!(nice(), 7);
+        })
+        .join()
+        .unwrap();
+    }
 
     #[test]
     fn sleeping_is_counted_and_computing_is_not() {
