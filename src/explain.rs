@@ -1,9 +1,12 @@
 //! The thread that symbolizes: what it makes of a stack goes to whoever asked.
+//!
+//! A stack that takes microseconds, as that of a line that stalls again and again does,
+//! need not wait until the thread is given a CPU.
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::clock::Calibrated;
@@ -11,6 +14,7 @@ use crate::detector::WorkerSeen;
 use crate::driven::Driven;
 use crate::error::Error;
 use crate::os::{ModuleFile, Symbolizer};
+use crate::registry::lock;
 use crate::stall::{Frame, Stack, StallId};
 use crate::threads;
 use crate::trim;
@@ -46,77 +50,115 @@ pub(crate) enum Purpose {
     },
 }
 
+/// Called with each stack, or with none where it turns out to be of something else.
+pub(crate) type Explained = Box<dyn Fn(StallId, Option<Stack>) + Send + Sync>;
+
 /// The queue to the thread, which ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Explainer {
     sender: SyncSender<Job>,
-    loaded: Arc<AtomicBool>,
+    desk: Arc<Desk>,
+}
+
+/// What both sides of the queue work with.
+struct Desk {
+    clock: &'static Calibrated,
+    symbolizer: Mutex<Symbolizer>,
+    loaded: AtomicBool,
+    /// Stacks that wait or are being symbolized.
+    pending: AtomicUsize,
+    explained: Explained,
+}
+
+impl std::fmt::Debug for Desk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Desk").finish_non_exhaustive()
+    }
 }
 
 impl Explainer {
     /// Whether a stack will be here in a moment: its debug info is loaded.
     pub(crate) fn is_prompt(&self) -> bool {
         // Relaxed: a guess at how long to wait, not data.
-        self.loaded.load(Relaxed)
+        self.desk.loaded.load(Relaxed)
     }
 
     /// Never waits; false for a stack too many, which is not symbolized.
     pub(crate) fn send(&self, job: Job) -> bool {
-        self.sender.try_send(job).is_ok()
+        if let Some(frames) = self.desk.at_hand(&job) {
+            self.desk.answer(job.purpose, frames);
+            return true;
+        }
+        self.desk.pending.fetch_add(1, Relaxed);
+        let sent = self.sender.try_send(job).is_ok();
+        if !sent {
+            self.desk.pending.fetch_sub(1, Relaxed);
+        }
+        sent
     }
 }
 
-/// Starts the thread; `explained` is called with each stack, or with
-/// none where it turns out to be of something else.
-pub(crate) fn start(
-    clock: &'static Calibrated,
-    explained: impl Fn(StallId, Option<Stack>) + Send + 'static,
-) -> Result<Explainer, Error> {
-    let (sender, receiver) = sync_channel(QUEUE);
-    let loaded = Arc::new(AtomicBool::new(false));
-    let explainer = Explainer {
-        sender,
-        loaded: Arc::clone(&loaded),
-    };
-    threads::start(THREAD_NAME, move || {
-        run(&receiver, &loaded, clock, explained);
-    })?;
-    Ok(explainer)
+impl Desk {
+    /// If it takes microseconds, and none is waiting: a later stack must not be told
+    /// first.
+    fn at_hand(&self, job: &Job) -> Option<Vec<Frame>> {
+        // Acquire: pairs with the release in `run`, so that what was answered there
+        // comes before what is answered here.
+        if self.pending.load(Acquire) != 0 {
+            return None;
+        }
+        let mut symbolizer = self.symbolizer.try_lock().ok()?;
+        symbolizer.at_hand(&job.addresses, &job.modules)
+    }
+
+    fn answer(&self, purpose: Purpose, frames: Vec<Frame>) {
+        match purpose {
+            Purpose::Stall { id, of_turn } => (self.explained)(id, stack_of(frames, of_turn)),
+            Purpose::Driven {
+                of,
+                age_ns,
+                took_ns,
+                driven,
+            } => {
+                let passes = trim::passes_block_on(&frames);
+                driven.answer(&of, passes, age_ns, took_ns, self.clock.now_ns());
+            }
+        }
+    }
 }
 
-fn run(
-    jobs: &Receiver<Job>,
-    loaded: &AtomicBool,
-    clock: &Calibrated,
-    explained: impl Fn(StallId, Option<Stack>),
-) {
-    let mut symbolizer = Symbolizer::default();
+/// Starts the thread.
+pub(crate) fn start(clock: &'static Calibrated, explained: Explained) -> Result<Explainer, Error> {
+    let (sender, receiver) = sync_channel(QUEUE);
+    let desk = Arc::new(Desk {
+        clock,
+        symbolizer: Mutex::default(),
+        loaded: AtomicBool::new(false),
+        pending: AtomicUsize::new(0),
+        explained,
+    });
+    let of_thread = Arc::clone(&desk);
+    threads::start(THREAD_NAME, move || run(&receiver, &of_thread))?;
+    Ok(Explainer { sender, desk })
+}
+
+fn run(jobs: &Receiver<Job>, desk: &Desk) {
     loop {
-        let job = if loaded.load(Relaxed) {
+        let job = if desk.loaded.load(Relaxed) {
             jobs.recv_timeout(QUIET)
         } else {
             jobs.recv().map_err(|_| RecvTimeoutError::Disconnected)
         };
         match job {
             Ok(job) => {
-                let frames = symbolizer.symbolize(&job.addresses, job.modules);
-                loaded.store(true, Relaxed);
-                match job.purpose {
-                    Purpose::Stall { id, of_turn } => explained(id, stack_of(frames, of_turn)),
-                    Purpose::Driven {
-                        of,
-                        age_ns,
-                        took_ns,
-                        driven,
-                    } => {
-                        let passes = trim::passes_block_on(&frames);
-                        driven.answer(&of, passes, age_ns, took_ns, clock.now_ns());
-                    }
-                }
+                let frames = lock(&desk.symbolizer).symbolize(&job.addresses, job.modules);
+                desk.loaded.store(true, Relaxed);
+                desk.answer(job.purpose, frames);
+                desk.pending.fetch_sub(1, Release);
             }
             Err(RecvTimeoutError::Timeout) => {
-                symbolizer.release();
-                loaded.store(false, Relaxed);
+                lock(&desk.symbolizer).release();
+                desk.loaded.store(false, Relaxed);
             }
             Err(RecvTimeoutError::Disconnected) => return,
         }
@@ -127,4 +169,63 @@ fn stack_of(frames: Vec<Frame>, of_turn: bool) -> Option<Stack> {
     // Its thread may have handed the worker on.
     let elsewhere = of_turn && trim::passes_block_in_place(&frames);
     (!elsewhere).then(|| trim::stack_of(frames))
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use crate::clock::calibrate;
+    use crate::os::module_files;
+    use std::sync::mpsc::channel;
+    use std::thread::{current, sleep};
+    use std::time::Instant;
+
+    fn job(id: u64, addresses: &[u64]) -> Job {
+        Job {
+            purpose: Purpose::Stall {
+                id: StallId(id),
+                of_turn: false,
+            },
+            addresses: addresses.to_vec(),
+            modules: module_files(),
+        }
+    }
+
+    #[test]
+    fn what_takes_microseconds_needs_no_thread_unless_a_stack_is_ahead_of_it() {
+        let (answers, answered) = channel();
+        let (go, gone) = channel();
+        let gone = Mutex::new(gone);
+        let this = current().id();
+        let explained = move |id: StallId, stack: Option<Stack>| {
+            answers.send((id.0, current().id() == this, stack)).unwrap();
+            if current().id() != this {
+                lock(&gone).recv().unwrap();
+            }
+        };
+        let explainer = start(calibrate(), Box::new(explained)).unwrap();
+        let here = sleep as fn(Duration) as usize as u64;
+        let there = Instant::now as fn() -> Instant as usize as u64;
+        let jobs = [here, there, here];
+        for (id, address) in (0..).zip(jobs) {
+            assert!(explainer.send(job(id, &[address])));
+        }
+        for id in 0..3 {
+            let (answered, here, stack) = answered.recv().unwrap();
+            assert_eq!((answered, here), (id, false));
+            assert!(stack.is_some());
+            go.send(()).unwrap();
+        }
+        while explainer.desk.pending.load(Relaxed) != 0 {
+            std::thread::yield_now();
+        }
+        // The same again, and one beside it.
+        for (id, address) in [(3, there), (4, there + 1)] {
+            assert!(explainer.send(job(id, &[address])));
+            let (answered, here, stack) = answered.try_recv().unwrap();
+            assert_eq!((answered, here), (id, true));
+            let function = stack.unwrap().frames()[0].function().unwrap().to_owned();
+            assert!(function.contains("now"), "{function}");
+        }
+    }
 }

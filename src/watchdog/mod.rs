@@ -168,12 +168,13 @@ impl Watchdog {
             teller::start(clock, tick, settings.on_stall.clone(), Arc::clone(&telling))?;
         let attached = Arc::clone(&shared);
         let stacks = queue.clone();
-        let explainer = explain::start(clock, move |id, stack| {
+        let explained = move |id, stack: Option<_>| {
             if let Some(stack) = &stack {
                 attached.ledger().attach(id, stack);
             }
             stacks.send(Message::Stack(id, stack.map(Arc::new)));
-        })?;
+        };
+        let explainer = explain::start(clock, Box::new(explained))?;
 
         let polls_before = registry().polls_by_label();
         let delays_before = registry().delays_by_label();

@@ -4,7 +4,7 @@
 //! milliseconds and the memory of its debug info. So it happens on a thread of
 //! its own, results are kept, and the debug info is let go after a while.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
 use addr2line::Loader;
@@ -14,6 +14,9 @@ use crate::stall::Frame;
 
 /// How many addresses are remembered.
 const MAX_CACHED: usize = 4096;
+/// How far from an address that has been looked up another counts as beside it: most
+/// likely in the same function, and so in the same unit of debug info.
+const BESIDE: u64 = 256;
 /// How far back a line is looked for.
 const MAX_BACK: u64 = 32;
 
@@ -22,7 +25,7 @@ const MAX_BACK: u64 = 32;
 pub(crate) struct Symbolizer {
     /// `None` for a file that cannot be read.
     loaders: HashMap<PathBuf, Option<Loader>>,
-    cache: HashMap<u64, Vec<Frame>>,
+    cache: BTreeMap<u64, Vec<Frame>>,
     modules: Vec<ModuleFile>,
 }
 
@@ -43,20 +46,48 @@ impl Symbolizer {
         }
         let mut frames = Vec::new();
         for (depth, address) in addresses.iter().enumerate() {
-            // A return address may already belong to the next statement.
-            let address = address.saturating_sub(u64::from(depth > 0));
-            if let Some(known) = self.cache.get(&address) {
-                frames.extend_from_slice(known);
-                continue;
-            }
+            frames.extend_from_slice(self.frames_of(within(depth, *address)));
+        }
+        frames
+    }
+
+    fn frames_of(&mut self, address: u64) -> &[Frame] {
+        if !self.cache.contains_key(&address) {
             let found = self.look_up(address);
             if self.cache.len() >= MAX_CACHED {
                 self.cache.clear();
             }
-            frames.extend_from_slice(&found);
             self.cache.insert(address, found);
         }
-        frames
+        self.cache.get(&address).map_or(&[], Vec::as_slice)
+    }
+
+    /// The same, if it takes microseconds: where all of these have been symbolized
+    /// before, or lie beside one that has been, so that its debug info is read already.
+    pub(crate) fn at_hand(
+        &mut self,
+        addresses: &[u64],
+        modules: &[ModuleFile],
+    ) -> Option<Vec<Frame>> {
+        if self.modules != modules {
+            return None;
+        }
+        let mut frames = Vec::new();
+        for (depth, address) in addresses.iter().enumerate() {
+            let address = within(depth, *address);
+            if !self.cache.contains_key(&address) && !self.is_beside_known(address) {
+                return None;
+            }
+            frames.extend_from_slice(self.frames_of(address));
+        }
+        Some(frames)
+    }
+
+    fn is_beside_known(&self, address: u64) -> bool {
+        let around = address.saturating_sub(BESIDE)..=address.saturating_add(BESIDE);
+        self.cache.range(around).next().is_some()
+            && module_at(&self.modules, address)
+                .is_none_or(|module| self.loaders.contains_key(&module.path))
     }
 
     /// Lets go of debug info; what has been symbolized stays.
@@ -65,11 +96,7 @@ impl Symbolizer {
     }
 
     fn look_up(&mut self, address: u64) -> Vec<Frame> {
-        let module = self
-            .modules
-            .iter()
-            .find(|module| module.range.contains(&address));
-        let Some(module) = module else {
+        let Some(module) = module_at(&self.modules, address) else {
             return vec![Frame {
                 address,
                 ..Frame::default()
@@ -98,6 +125,17 @@ impl Symbolizer {
         }
         found
     }
+}
+
+fn module_at(modules: &[ModuleFile], address: u64) -> Option<&ModuleFile> {
+    modules
+        .iter()
+        .find(|module| module.range.contains(&address))
+}
+
+/// An address of the call: a return address may already belong to the next statement.
+fn within(depth: usize, address: u64) -> u64 {
+    address.saturating_sub(u64::from(depth > 0))
 }
 
 /// Some instructions, like the jump back in a loop, belong to no line: the one
