@@ -23,10 +23,11 @@ const PATIENCE: Duration = Duration::from_millis(5);
 /// For how long the asker looks all the time: on another CPU the handler takes
 /// microseconds.
 const SPINS: Duration = Duration::from_micros(30);
-/// Then it sleeps, as it may be on the thread's CPU. One that yields gets that back at
-/// the scheduler's next tick, up to 4 ms later; one that wakes mostly gets it at once
-/// (kernel 6.12, `kernel/sched/fair.c`: `yield_task_fair`, `check_preempt_wakeup_fair`).
-const NAP: Duration = Duration::from_micros(20);
+/// Then it sleeps, as it may be on the thread's CPU: for longer than it is likely to have
+/// run since it woke. One that comes back sooner has had more than its share, and waits
+/// for the scheduler's next tick, up to 4 ms (kernel 6.18, `kernel/sched/fair.c`:
+/// `entity_eligible` in `do_preempt_short`); so does one that yields.
+const NAP: Duration = Duration::from_micros(200);
 
 const REQUESTED: u64 = 1;
 const CLAIMED: u64 = 2;
