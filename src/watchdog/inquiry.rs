@@ -34,7 +34,7 @@ struct Open {
     asleep: Vec<(Doing, u32)>,
     last: Option<Doing>,
     tries_left: u8,
-    /// At the last look that tried for a stack.
+    /// At the last look that asked for it.
     activity: Option<Activity>,
     sleep: OneSleep,
     tasks: Tasks,
@@ -177,11 +177,19 @@ impl Inquiry {
         }
     }
 
-    /// Goes on looking at the stalls in progress that are not told of at this tick.
+    /// Goes on looking at the stalls in progress.
+    ///
+    /// What those that are told of at this tick are made of too: their event need not
+    /// wait for it.
     pub(crate) fn go_on(&mut self, observer: &mut Observer, seen: &Observation) {
         let mut all = std::mem::take(&mut self.open);
-        for open in all.values_mut().filter(|open| open.seen_ns < seen.now_ns) {
-            self.look(open, observer, seen);
+        for open in all.values_mut() {
+            if open.seen_ns < seen.now_ns {
+                self.look(open, observer, seen);
+            }
+            if open.told.kind == StallKind::Turn {
+                self.look_for_one_poll(open, observer, seen);
+            }
         }
         self.open = all;
     }
@@ -223,20 +231,20 @@ impl Inquiry {
         if open.tries_left > 0
             && let Some(capturer) = &mut self.capturer
         {
-            let now = observer.activity(&open.told, seen);
+            let now = open
+                .activity
+                .and_then(|_| observer.activity(&open.told, seen));
             let awake = open.is_awake(now);
-            open.activity = now;
             let captured = observer.capture(capturer, &open.told, seen, awake);
             stack_coming = captured.is_some_and(|captured| self.take(captured, open));
+            // Asked for only to compare the next try with: it takes longer than a stack.
+            if open.tries_left > 0 {
+                open.activity = now.or_else(|| observer.activity(&open.told, seen));
+            }
         }
         if !open.last.is_some_and(|doing| doing.is_asleep()) {
             let looks = open.looks();
             open.last = observer.doing(&open.told, seen, looks).or(open.last);
-        }
-        if open.told.kind == StallKind::Turn {
-            let activity = observer.activity(&open.told, seen);
-            open.sleep.look(seen.now_ns, open.last, activity);
-            self.look_at_task(open, activity, observer, seen);
         }
         if let Some(doing) = open.last.filter(|doing| doing.is_asleep()) {
             match open.asleep.iter_mut().find(|(how, _)| *how == doing) {
@@ -247,13 +255,9 @@ impl Inquiry {
         stack_coming
     }
 
-    fn look_at_task(
-        &mut self,
-        open: &mut Open,
-        activity: Option<Activity>,
-        observer: &Observer,
-        seen: &Observation,
-    ) {
+    fn look_for_one_poll(&mut self, open: &mut Open, observer: &mut Observer, seen: &Observation) {
+        let activity = observer.activity(&open.told, seen);
+        open.sleep.look(seen.now_ns, open.last, activity);
         if let Some(capturer) = &mut self.capturer
             && open.tasks.are_due(seen.now_ns)
             && open.is_awake(activity)
@@ -262,6 +266,7 @@ impl Inquiry {
             let age_ns = seen.now_ns.saturating_sub(open.told.start_ns);
             open.tasks.look(seen.now_ns, age_ns, task);
         }
+        open.activity = activity;
     }
 
     /// True if there is a stack.
