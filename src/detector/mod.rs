@@ -99,11 +99,6 @@ impl Detector {
         }
     }
 
-    /// Whether something was in progress on this unit at the last tick.
-    pub(crate) fn holds(&self, unit: Unit) -> bool {
-        self.units.iter().any(|held| held.unit == unit)
-    }
-
     /// The units whose poll or turn of the last tick is still the same in what is seen
     /// now, with the number of the thread where a poll tells it.
     pub(crate) fn still_holds<'a>(

@@ -95,8 +95,8 @@ pub(crate) struct Observation {
     pub(crate) finished: Vec<FinishedSeen>,
     /// Of the threads that still hold what was in progress at the last tick.
     pub(crate) times: Vec<(Unit, ThreadTimes)>,
-    /// By worker: how long its thread has waited for a CPU since the last tick, of
-    /// those that held nothing then; where that is known.
+    /// By worker: how long its thread has waited for a CPU since the last tick, where
+    /// that is known.
     pub(crate) waits_ns: Vec<Option<u64>>,
 }
 

@@ -51,10 +51,13 @@ impl Parking {
         self.hooked.load(Relaxed) == place
     }
 
-    /// When the turn began in which the worker has not yet told that it has worked
-    /// for more than this; `None` where that is not known.
-    pub(crate) fn awake_since(&self, busy_ns: u64) -> Option<clock::Ticks> {
+    /// When the worker woke that has told by now that it has worked for so long, and how
+    /// much of that it has since: in turns that are over. `None` where it is not known.
+    pub(crate) fn awake_since(&self, busy_ns: u64) -> Option<(clock::Ticks, u64)> {
         let since = self.awake_since.load(Acquire);
-        (since != 0 && self.busy_ns.load(Relaxed) == busy_ns).then_some(since)
+        let worked_ns = busy_ns.checked_sub(self.busy_ns.load(Acquire))?;
+        // Else they may be of two wakes.
+        let is_one = since != 0 && self.awake_since.load(Relaxed) == since;
+        is_one.then_some((since, worked_ns))
     }
 }

@@ -9,7 +9,7 @@ use crate::detector::{
     WorkerSeen,
 };
 use crate::driven::Driven;
-use crate::os::{Activity, Captured, Capturer, Doing, Miss, ThreadProbe};
+use crate::os::{Activity, Captured, Capturer, Doing, Miss, Spent, ThreadProbe};
 use crate::registry::{Place, RuntimeId, Tag, Thread, are_hooks_used, registry};
 use crate::runtime::Runtime;
 use crate::slot::Poll;
@@ -22,9 +22,9 @@ pub(crate) struct Observer {
     driven: Arc<Driven>,
     /// Kept open, by the number of the thread's entry.
     probes: HashMap<usize, ThreadProbe>,
-    /// By worker: the thread whose hooks tell of it, and how long that had waited
-    /// for a CPU at the last tick, where it held nothing.
-    hooked: Vec<Option<(usize, Option<u64>)>>,
+    /// By worker: the thread whose hooks tell of it, and what that had spent at the
+    /// last tick.
+    hooked: Vec<Option<(usize, Option<Spent>)>>,
 }
 
 /// Of more workers it would cost too much to ask each thread at each tick.
@@ -48,7 +48,7 @@ impl Observer {
         // when its worker's counters were read, so they are those of that poll.
         self.runtime.look(&mut seen.workers);
         self.look_at_threads(detector, seen);
-        self.look_at_hooked(detector, seen);
+        self.look_at_hooked(seen);
         seen.now_ns = self.clock.now_ns();
         if !self.is_multi_thread() {
             for worker in &mut seen.workers {
@@ -128,15 +128,22 @@ impl Observer {
         seen.times = times;
     }
 
-    /// When the turns in progress began, and how long the threads of those that are
-    /// new have waited for a CPU.
-    fn look_at_hooked(&mut self, detector: &Detector, seen: &mut Observation) {
+    /// When the turns in progress began, at the latest, and how long their threads have
+    /// waited for a CPU since the last tick.
+    ///
+    /// The first turn after a worker woke began when it did. A later one, if it woke since
+    /// the last tick, has all of the time in which its thread slept and which is not of
+    /// the turns before: between two turns tokio takes in events without waiting for any
+    /// (1.54, `multi_thread/worker.rs`, `Context::park_yield`).
+    fn look_at_hooked(&mut self, seen: &mut Observation) {
         seen.waits_ns.clear();
         if !are_hooks_used() || seen.workers.len() > MANY_WORKERS {
             return;
         }
         self.hooked.resize(seen.workers.len(), None);
-        for index in 0..seen.workers.len() {
+        // Not yet that of this look.
+        let last_ns = seen.now_ns;
+        for (index, worker) in seen.workers.iter_mut().enumerate() {
             let before = self.hooked.get(index).copied().flatten();
             let number = match before {
                 Some((number, _)) if self.is_hooked(number, index) => Some(number),
@@ -144,25 +151,31 @@ impl Observer {
                     .thread_of(index)
                     .filter(|number| self.is_hooked(*number, index)),
             };
-            let held = detector.holds(Unit::Worker(index));
-            let wait_ns = number
-                .filter(|_| !held)
-                .and_then(|number| self.probe(number)?.wait_ns());
-            let waited_ns = before
+            let spent = number.and_then(|number| self.probe(number)?.spent());
+            let before = before
                 .filter(|(thread, _)| Some(*thread) == number)
-                .and_then(|(_, wait_ns)| wait_ns)
-                .zip(wait_ns)
-                .map(|(before_ns, now_ns)| now_ns.saturating_sub(before_ns));
+                .and_then(|(_, spent)| spent);
+            let waited_ns = before
+                .zip(spent)
+                .map(|(before, now)| now.wait_ns.saturating_sub(before.wait_ns));
             seen.waits_ns.push(waited_ns);
             if let Some(hooked) = self.hooked.get_mut(index) {
-                *hooked = number.map(|number| (number, wait_ns));
+                *hooked = number.map(|number| (number, spent));
             }
-            if let Some(worker) = seen.workers.get_mut(index)
-                && let Some(thread) = number.and_then(|number| registry().thread(number))
-            {
-                let since = thread.parking().awake_since(worker.busy_ns);
-                worker.began_ns = since.map(|since| self.clock.ns_of(since));
-            }
+            let awake = number.and_then(|number| {
+                let parking = registry().thread(number)?.parking();
+                parking.awake_since(worker.busy_ns)
+            });
+            worker.began_ns = awake.and_then(|(woke, worked_ns)| {
+                let woke_ns = self.clock.ns_of(woke);
+                if worked_ns == 0 {
+                    return Some(woke_ns);
+                }
+                let cpu_ns = self.probe(number?)?.cpu_ns()?;
+                let ran_ns = cpu_ns.saturating_sub(before?.cpu_ns);
+                let is_new = woke_ns >= last_ns;
+                is_new.then_some(woke_ns + worked_ns + ran_ns + waited_ns?)
+            });
         }
     }
 
@@ -366,4 +379,52 @@ struct Target<'a> {
     anchor: Option<u64>,
     /// Whether the stall goes on.
     still: Box<dyn Fn() -> bool + 'a>,
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use crate::clock::calibrate;
+    use crate::runtime::Gone;
+    use crate::severity::Thresholds;
+    use crate::watchdog::Watchdog;
+    use std::sync::mpsc::channel;
+    use std::thread::sleep;
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn a_sleep_in_a_later_turn_than_the_first_is_dated() {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        // Each poll is a turn of its own.
+        builder.worker_threads(1).event_interval(1);
+        drop(Watchdog::builder().install(&mut builder));
+        let runtime = builder.build().unwrap();
+        let clock = calibrate();
+        let watched = Runtime::new(runtime.handle(), Gone::default());
+        let mut observer = Observer::new(clock, watched, Arc::default());
+        let detector = Detector::new(Thresholds::default(), clock.now_ns());
+        let mut seen = Observation::default();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !observer.is_idle(&seen) || seen.waits_ns != [Some(0)] {
+            assert!(Instant::now() < deadline, "{seen:?}");
+            sleep(Duration::from_millis(1));
+            observer.observe(&detector, &mut seen);
+        }
+
+        let spawned_ns = clock.now_ns();
+        let (send, receive) = channel();
+        runtime.spawn(async move {
+            let start = Instant::now();
+            while start.elapsed() < Duration::from_micros(200) {}
+            tokio::task::yield_now().await;
+            send.send(()).unwrap();
+            sleep(Duration::from_millis(200));
+        });
+        receive.recv().unwrap();
+        sleep(Duration::from_millis(100));
+        observer.observe(&detector, &mut seen);
+        let began_ns = seen.workers[0].began_ns.unwrap();
+        assert!(began_ns >= spawned_ns + 200_000);
+        assert!(seen.now_ns - began_ns >= 50_000_000, "{seen:?}");
+    }
 }

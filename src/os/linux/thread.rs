@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 
 use crate::detector::{ThreadState, ThreadTimes};
 use crate::os::platform::position::Position;
-use crate::os::{Activity, Doing};
+use crate::os::{Activity, Doing, Spent};
 
 /// The kernel's id of the calling thread.
 pub(crate) fn thread_id() -> i32 {
@@ -44,14 +44,14 @@ impl ThreadProbe {
     /// `None` once the thread is gone.
     pub(crate) fn times(&self) -> Option<ThreadTimes> {
         let asleep = self.is_asleep()?;
-        let before @ [wait_ns, runs] = waits_and_runs(&self.schedstat)?;
+        let before @ [_, wait_ns, runs] = schedstat(&self.schedstat)?;
         let cpu_ns = cpu_ns(self.tid)?;
         // The clock of a thread moves only while it is on a CPU; reading it takes
         // longer than it ticks.
         let moves = || self::cpu_ns(self.tid).map(|later_ns| later_ns > cpu_ns);
         // One that is given a CPU only now has waited until now: with the runs counted
         // before, the sleep it wakes from would lie within one run.
-        let all_along = || waits_and_runs(&self.schedstat).map(|after| after == before);
+        let all_along = || schedstat(&self.schedstat).map(|after| after[1..] == before[1..]);
         let state = if asleep {
             ThreadState::Off
         } else if moves()? && all_along()? {
@@ -72,6 +72,18 @@ impl ThreadProbe {
     /// How long the thread has waited for a CPU in all.
     pub(crate) fn wait_ns(&self) -> Option<u64> {
         wait_ns(&self.schedstat)
+    }
+
+    /// The same, and how long it had been on a CPU when it last gave one away, or a
+    /// little later: never more than it has.
+    pub(crate) fn spent(&self) -> Option<Spent> {
+        let [cpu_ns, wait_ns, _] = schedstat(&self.schedstat)?;
+        Some(Spent { cpu_ns, wait_ns })
+    }
+
+    /// How long the thread has been on a CPU in all.
+    pub(crate) fn cpu_ns(&self) -> Option<u64> {
+        cpu_ns(self.tid)
     }
 
     /// What the thread is doing; looks so often, some 10 us each, until it is asleep.
@@ -117,19 +129,17 @@ pub(crate) fn read_at_start<'a>(file: &File, buffer: &'a mut [u8]) -> Option<&'a
 /// How long a thread has waited for a CPU in all, by its schedstat; the wait it may
 /// be in comes later.
 pub(crate) fn wait_ns(schedstat: &File) -> Option<u64> {
-    waits_and_runs(schedstat).map(|[wait_ns, _]| wait_ns)
+    self::schedstat(schedstat).map(|[_, wait_ns, _]| wait_ns)
 }
 
-/// The same, and how often it was given a CPU.
-///
-/// Second and third number of schedstat: time spent waiting on a run queue, and
+/// Time on a CPU, as of the last tick if it has one; time waiting on a run queue; and
 /// number of timeslices run (kernel documentation, `scheduler/sched-stats.rst`).
-fn waits_and_runs(schedstat: &File) -> Option<[u64; 2]> {
+fn schedstat(file: &File) -> Option<[u64; 3]> {
     let mut buffer = [0; 96];
-    let text = read_at_start(schedstat, &mut buffer)?;
-    let mut numbers = text.split(u8::is_ascii_whitespace).skip(1);
+    let text = read_at_start(file, &mut buffer)?;
+    let mut numbers = text.split(u8::is_ascii_whitespace);
     let mut next = || std::str::from_utf8(numbers.next()?).ok()?.parse().ok();
-    Some([next()?, next()?])
+    Some([next()?, next()?, next()?])
 }
 
 /// The CPU time of a thread, up to this moment even while it runs.
