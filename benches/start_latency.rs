@@ -3,7 +3,8 @@
 //! `cargo bench --bench start_latency` holds up one worker again and again, for three
 //! times the lowest threshold, with the default thresholds and the default tick. Late is
 //! from when a stall reached the threshold, without what its thread waited for a CPU, to
-//! when the callback is called with `Started`, while it lasts. A word, as in `-- computes`, is part of the only scenes' names.
+//! when the callback is called with `Started`, while it lasts or soon after. A word, as
+//! in `-- computes`, is part of the only scenes' names.
 //!
 //! The floors are what nothing that does the like can be below on the machine: a thread
 //! that is told when each stall begins and only sleeps until the threshold; and one that
@@ -245,7 +246,7 @@ fn start(mode: Mode, scene: Scene, log: &Log) -> io::Result<(Runtime, Option<Wat
 
 /// What came of the stalls of one mode in one scene.
 struct Outcome {
-    /// Those that were told of while they lasted.
+    /// Of those that were told of.
     late: Vec<Duration>,
     stalls: usize,
     /// What was told and was none.
@@ -290,7 +291,8 @@ fn measure(mode: Mode, scene: Scene) -> io::Result<Outcome> {
     let mut told = std::mem::take(&mut *lock(&log));
     let mut late = Vec::new();
     for (start, reached, end) in &spans {
-        if let Some(at) = told.iter().position(|told| (start..=end).contains(&told)) {
+        let until = *end + GAP / 2;
+        if let Some(at) = told.iter().position(|told| (*start..=until).contains(told)) {
             late.push(told.swap_remove(at).saturating_duration_since(*reached));
         }
     }
