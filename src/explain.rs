@@ -3,6 +3,7 @@
 //! A stack that takes microseconds, as that of a line that stalls again and again does,
 //! need not wait until the thread is given a CPU.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -107,8 +108,12 @@ impl Desk {
         if self.pending.load(Acquire) != 0 {
             return None;
         }
-        let mut symbolizer = self.symbolizer.try_lock().ok()?;
-        symbolizer.at_hand(&job.addresses, &job.modules)
+        // Debug info can be broken: a panic over it must not end whoever asks.
+        let found = catch_unwind(AssertUnwindSafe(|| {
+            let mut symbolizer = self.symbolizer.try_lock().ok()?;
+            symbolizer.at_hand(&job.addresses, &job.modules)
+        }));
+        found.ok().flatten()
     }
 
     fn answer(&self, purpose: Purpose, frames: Vec<Frame>) {

@@ -128,7 +128,7 @@ impl Symbolizer {
     }
 
     pub(crate) fn at_hand(
-        &self,
+        &mut self,
         _addresses: &[u64],
         _modules: &[ModuleFile],
     ) -> Option<Vec<Frame>> {

@@ -51,17 +51,6 @@ impl Symbolizer {
         frames
     }
 
-    fn frames_of(&mut self, address: u64) -> &[Frame] {
-        if !self.cache.contains_key(&address) {
-            let found = self.look_up(address);
-            if self.cache.len() >= MAX_CACHED {
-                self.cache.clear();
-            }
-            self.cache.insert(address, found);
-        }
-        self.cache.get(&address).map_or(&[], Vec::as_slice)
-    }
-
     /// The same, if it takes microseconds: where all of these have been symbolized
     /// before, or lie beside one that has been, so that its debug info is read already.
     pub(crate) fn at_hand(
@@ -93,6 +82,17 @@ impl Symbolizer {
     /// Lets go of debug info; what has been symbolized stays.
     pub(crate) fn release(&mut self) {
         self.loaders.clear();
+    }
+
+    fn frames_of(&mut self, address: u64) -> &[Frame] {
+        if !self.cache.contains_key(&address) {
+            let found = self.look_up(address);
+            if self.cache.len() >= MAX_CACHED {
+                self.cache.clear();
+            }
+            self.cache.insert(address, found);
+        }
+        self.cache.get(&address).map_or(&[], Vec::as_slice)
     }
 
     fn look_up(&mut self, address: u64) -> Vec<Frame> {
