@@ -138,9 +138,10 @@ mod tests {
         let nice = || unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
         std::thread::spawn(move || {
             // SAFETY: as above.
-            unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 7) };
+            unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice() + 7) };
+            let before = nice();
             be_prompt();
-            assert_eq!(nice(), 7);
+            assert_eq!(nice(), before);
         })
         .join()
         .unwrap();
