@@ -18,8 +18,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{Told, alone, keep_busy, ms, multi_thread, stop};
-use stallscope::{Cause, Phase, Thresholds, WatchExt, Watchdog};
+use common::{Told, alone, from_20_ms, keep_busy, ms, multi_thread};
+use stallscope::{Cause, Phase, StallEvent, Thresholds, WatchExt, Watchdog};
 
 /// Each stall is captured three times, at as many severities.
 fn eager() -> stallscope::Builder {
@@ -172,12 +172,15 @@ fn pin_to_first_cpu() {
     assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
 }
 
-#[test]
-fn nobody_is_blamed_for_threads_that_take_the_cpu() {
-    let _alone = alone();
-    let runtime = multi_thread(1);
+/// What is told of a runtime that has work to do, while eight threads want the CPU of its
+/// only worker, and says that this computed or slept.
+fn blamed_beside_spinners(
+    runtime: &tokio::runtime::Runtime,
+    builder: stallscope::Builder,
+    work: impl FnOnce(),
+) -> Vec<StallEvent> {
     let told = Told::default();
-    let watchdog = told.watch(&runtime);
+    let watchdog = told.watch_with(builder, runtime);
     runtime
         .block_on(runtime.spawn(async { pin_to_first_cpu() }))
         .unwrap();
@@ -193,19 +196,44 @@ fn nobody_is_blamed_for_threads_that_take_the_cpu() {
             })
         })
         .collect();
-    let busy = keep_busy(&runtime, 4, Duration::from_micros(50));
+    work();
     std::thread::sleep(ms(3_000));
     over.store(true, Ordering::Relaxed);
-    stop(busy);
     for spinner in spinners {
         spinner.join().unwrap();
     }
     drop(watchdog);
-    let blamed: Vec<_> = told
-        .all()
-        .into_iter()
-        .filter(|event| matches!(event.stall.cause(), Cause::OnCpu | Cause::Blocked { .. }))
-        .collect();
-    println!("{} events in all", told.all().len());
+    let mut told = told.all();
+    println!("{} events in all", told.len());
+    told.retain(|event| matches!(event.stall.cause(), Cause::OnCpu | Cause::Blocked { .. }));
+    told
+}
+
+#[test]
+fn nobody_is_blamed_for_threads_that_take_the_cpu() {
+    let _alone = alone();
+    let runtime = multi_thread(1);
+    let watchdog = Watchdog::builder().thresholds(from_20_ms());
+    let blamed = blamed_beside_spinners(&runtime, watchdog, || {
+        keep_busy(&runtime, 4, Duration::from_micros(50));
+    });
+    assert_eq!(blamed, []);
+}
+
+#[test]
+fn nor_in_a_turn_that_is_first_seen_when_it_is_old() {
+    let _alone = alone();
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let watchdog = Watchdog::builder().install(builder.worker_threads(1).enable_all());
+    let runtime = builder.build().unwrap();
+    let blamed = blamed_beside_spinners(&runtime, watchdog, || {
+        runtime.spawn(async {
+            // So that the watchdog rests for longer than the lowest threshold.
+            loop {
+                tokio::time::sleep(ms(40)).await;
+                common::spin(ms(6));
+            }
+        });
+    });
     assert_eq!(blamed, []);
 }

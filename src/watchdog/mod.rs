@@ -194,6 +194,7 @@ impl Watchdog {
                 clock,
                 Runtime::new(handle, gone.clone()),
                 Arc::clone(&driven),
+                clock::ns_of(settings.thresholds.monitor),
             ),
             detector: Detector::new(settings.thresholds, clock.now_ns()),
             inquiry: Inquiry::new(

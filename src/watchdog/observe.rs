@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::clock::Calibrated;
 use crate::detector::{
-    Detector, FinishedSeen, Layer, Observation, PollId, PollSeen, ThreadTimes, Told, Unit,
-    WorkerSeen,
+    Detector, FinishedSeen, Layer, Observation, PollId, PollSeen, ThreadState, ThreadTimes, Told,
+    Unit, WorkerSeen,
 };
 use crate::driven::Driven;
 use crate::os::{Activity, Captured, Capturer, Doing, Miss, Spent, ThreadProbe};
@@ -20,6 +20,7 @@ pub(crate) struct Observer {
     clock: &'static Calibrated,
     runtime: Runtime,
     driven: Arc<Driven>,
+    monitor_ns: u64,
     /// Kept open, by the number of the thread's entry.
     probes: HashMap<usize, ThreadProbe>,
     /// By worker: the thread whose hooks tell of it, and what that had spent at the
@@ -31,11 +32,17 @@ pub(crate) struct Observer {
 const MANY_WORKERS: usize = 16;
 
 impl Observer {
-    pub(crate) fn new(clock: &'static Calibrated, runtime: Runtime, driven: Arc<Driven>) -> Self {
+    pub(crate) fn new(
+        clock: &'static Calibrated,
+        runtime: Runtime,
+        driven: Arc<Driven>,
+        monitor_ns: u64,
+    ) -> Self {
         Observer {
             clock,
             runtime,
             driven,
+            monitor_ns,
             probes: HashMap::new(),
             hooked: Vec::new(),
         }
@@ -158,7 +165,6 @@ impl Observer {
             let waited_ns = before
                 .zip(spent)
                 .map(|(before, now)| now.wait_ns.saturating_sub(before.wait_ns));
-            seen.waits_ns.push(waited_ns);
             if let Some(hooked) = self.hooked.get_mut(index) {
                 *hooked = number.map(|number| (number, spent));
             }
@@ -176,6 +182,15 @@ impl Observer {
                 let is_new = woke_ns >= last_ns;
                 is_new.then_some(woke_ns + worked_ns + ran_ns + waited_ns?)
             });
+            // Of one that waits now, that wait is not in what the kernel tells.
+            let is_old = worker.began_ns.is_some_and(|began_ns| {
+                self.clock.now_ns().saturating_sub(began_ns) >= self.monitor_ns / 2
+            });
+            let waits = is_old
+                && number
+                    .and_then(|number| self.probe(number)?.times())
+                    .is_some_and(|times| times.state == ThreadState::Queued);
+            seen.waits_ns.push(waited_ns.filter(|_| !waits));
         }
     }
 
@@ -401,7 +416,7 @@ mod tests {
         let runtime = builder.build().unwrap();
         let clock = calibrate();
         let watched = Runtime::new(runtime.handle(), Gone::default());
-        let mut observer = Observer::new(clock, watched, Arc::default());
+        let mut observer = Observer::new(clock, watched, Arc::default(), 10_000_000);
         let detector = Detector::new(Thresholds::default(), clock.now_ns());
         let mut seen = Observation::default();
         let deadline = Instant::now() + Duration::from_secs(10);
