@@ -6,6 +6,7 @@ mod late;
 mod observe;
 mod one_poll;
 mod patrol;
+mod target;
 
 pub use builder::{Builder, PollTiming};
 

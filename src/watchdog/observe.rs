@@ -5,11 +5,10 @@ use std::sync::Arc;
 
 use crate::clock::Calibrated;
 use crate::detector::{
-    Detector, FinishedSeen, Layer, Observation, PollId, PollSeen, ThreadState, ThreadTimes, Told,
-    Unit, WorkerSeen,
+    Detector, FinishedSeen, Layer, Observation, PollId, PollSeen, ThreadState, ThreadTimes, Unit,
 };
 use crate::driven::Driven;
-use crate::os::{Activity, Captured, Capturer, Doing, Miss, Spent, ThreadProbe};
+use crate::os::{Spent, ThreadProbe};
 use crate::registry::{Place, RuntimeId, Tag, Thread, are_hooks_used, registry};
 use crate::runtime::Runtime;
 use crate::slot::Poll;
@@ -18,7 +17,7 @@ use crate::slot::Poll;
 #[derive(Debug)]
 pub(crate) struct Observer {
     clock: &'static Calibrated,
-    runtime: Runtime,
+    pub(super) runtime: Runtime,
     driven: Arc<Driven>,
     monitor_ns: u64,
     /// Kept open, by the number of the thread's entry.
@@ -152,12 +151,7 @@ impl Observer {
         let last_ns = seen.now_ns;
         for (index, worker) in seen.workers.iter_mut().enumerate() {
             let before = self.hooked.get(index).copied().flatten();
-            let number = match before {
-                Some((number, _)) if self.is_hooked(number, index) => Some(number),
-                _ => self
-                    .thread_of(index)
-                    .filter(|number| self.is_hooked(*number, index)),
-            };
+            let number = self.hooked_thread(index, before.map(|(number, _)| number));
             let spent = number.and_then(|number| self.probe(number)?.spent());
             let before = before
                 .filter(|(thread, _)| Some(*thread) == number)
@@ -186,12 +180,21 @@ impl Observer {
             let is_old = worker.began_ns.is_some_and(|began_ns| {
                 self.clock.now_ns().saturating_sub(began_ns) >= self.monitor_ns / 2
             });
-            let waits = is_old
-                && number
-                    .and_then(|number| self.probe(number)?.times())
-                    .is_some_and(|times| times.state == ThreadState::Queued);
+            let waits = is_old && number.is_some_and(|number| self.waits_for_cpu(number));
             seen.waits_ns.push(waited_ns.filter(|_| !waits));
         }
+    }
+
+    /// The thread whose hooks tell of this worker, most likely the one that did before.
+    fn hooked_thread(&self, worker: usize, before: Option<usize>) -> Option<usize> {
+        let is_hooked = |number: &usize| self.is_hooked(*number, worker);
+        let other = || self.thread_of(worker).filter(is_hooked);
+        before.filter(is_hooked).or_else(other)
+    }
+
+    fn waits_for_cpu(&mut self, number: usize) -> bool {
+        let times = self.probe(number).and_then(ThreadProbe::times);
+        times.is_some_and(|times| times.state == ThreadState::Queued)
     }
 
     /// Whether this thread runs this worker, and hooks are called on it.
@@ -240,7 +243,7 @@ impl Observer {
     }
 
     /// The thread that runs a worker, if exactly one says so.
-    fn thread_of(&self, worker: usize) -> Option<usize> {
+    pub(super) fn thread_of(&self, worker: usize) -> Option<usize> {
         let place = self.place_of(worker);
         let mut found = None;
         let mut several = false;
@@ -264,7 +267,7 @@ impl Observer {
         })
     }
 
-    fn probe(&mut self, number: usize) -> Option<&ThreadProbe> {
+    pub(super) fn probe(&mut self, number: usize) -> Option<&ThreadProbe> {
         let tid = registry().thread(number)?.tid()?;
         let fits = self
             .probes
@@ -275,125 +278,6 @@ impl Observer {
         }
         self.probes.get(&number)
     }
-
-    /// What the thread that a stall holds up is doing; `None` if it is not known
-    /// or the stall is over. Looks so often, some 10 us each, until it is asleep.
-    pub(crate) fn doing(&mut self, told: &Told, seen: &Observation, looks: usize) -> Option<Doing> {
-        let thread = self.target(told, seen)?.number;
-        let doing = self.probe(thread)?.doing(looks);
-        // A worker that has gone on since may have parked.
-        doing.filter(|_| {
-            self.target(told, seen)
-                .is_some_and(|target| (target.still)())
-        })
-    }
-
-    /// The stack of the thread of a worker that is still in this turn, and what it
-    /// has done in all.
-    pub(crate) fn capture_worker(
-        &mut self,
-        capturer: &mut Capturer,
-        worker: usize,
-        turn: &WorkerSeen,
-        before: Option<Activity>,
-    ) -> (Option<Activity>, Option<Vec<u64>>) {
-        let Some(number) = self.thread_of(worker) else {
-            return (None, None);
-        };
-        let now = self.probe(number).and_then(ThreadProbe::activity);
-        let awake = before
-            .zip(now)
-            .is_some_and(|(before, now)| now.has_run_since(&before));
-        let still = || self.runtime.look_at(worker).same_turn(turn);
-        let tid = registry().thread(number).and_then(Thread::tid);
-        let captured = tid.and_then(|tid| {
-            let captured = capturer.capture(tid, None, awake, &still).ok();
-            // The turn may be over by then, and this be taken for another's stack.
-            capturer.forget_late(tid);
-            captured
-        });
-        (now, captured.and_then(|captured| captured.stack.ok()))
-    }
-
-    /// What the thread that a stall holds up has done in all.
-    pub(crate) fn activity(&mut self, told: &Told, seen: &Observation) -> Option<Activity> {
-        let thread = self.target(told, seen)?.number;
-        self.probe(thread)?.activity()
-    }
-
-    /// What the thread that a stall holds up is doing, and where it is.
-    ///
-    /// `None` where the thread is not known.
-    pub(crate) fn capture(
-        &self,
-        capturer: &mut Capturer,
-        told: &Told,
-        seen: &Observation,
-        awake: bool,
-    ) -> Option<Result<Captured, Miss>> {
-        let target = self.target(told, seen)?;
-        let tid = registry().thread(target.number)?.tid()?;
-        Some(capturer.capture(tid, target.anchor, awake, &target.still))
-    }
-
-    /// tokio's id of the task that the worker of a turn is polling, if it is awake.
-    pub(crate) fn task(
-        &self,
-        capturer: &mut Capturer,
-        told: &Told,
-        seen: &Observation,
-    ) -> Option<u64> {
-        let target = self.target(told, seen)?;
-        let tid = registry().thread(target.number)?.tid()?;
-        capturer.task_of(tid, &target.still)
-    }
-
-    /// The stack that the thread of a stall that is over has left behind.
-    pub(crate) fn last_words(&self, capturer: &mut Capturer, told: &Told) -> Option<Vec<u64>> {
-        let number = match (told.poll, told.unit) {
-            (Some(poll), _) => poll.thread,
-            (None, Unit::Worker(worker)) => self.thread_of(worker)?,
-            (None, Unit::Thread(_)) => return None,
-        };
-        let tid = registry().thread(number)?.tid()?;
-        capturer.last_words(tid, told.culprit.and_then(|culprit| culprit.anchor))
-    }
-
-    /// The thread that a stall holds up.
-    fn target(&self, told: &Told, seen: &Observation) -> Option<Target<'_>> {
-        match (told.poll, told.unit) {
-            (Some(poll), _) => {
-                let thread = registry().thread(poll.thread)?;
-                Some(Target {
-                    number: poll.thread,
-                    anchor: told.culprit.and_then(|culprit| culprit.anchor),
-                    still: Box::new(move || {
-                        let polls = thread.slot.polls();
-                        let first = polls.as_slice().first();
-                        first.is_some_and(|first| first.seq == poll.seq)
-                    }),
-                })
-            }
-            (None, Unit::Worker(worker)) => {
-                let then = *seen.workers.get(worker)?;
-                Some(Target {
-                    number: self.thread_of(worker)?,
-                    anchor: None,
-                    still: Box::new(move || self.runtime.look_at(worker).same_turn(&then)),
-                })
-            }
-            (None, Unit::Thread(_)) => None,
-        }
-    }
-}
-
-/// The thread that a stall holds up.
-struct Target<'a> {
-    /// Of its entry in the registry.
-    number: usize,
-    anchor: Option<u64>,
-    /// Whether the stall goes on.
-    still: Box<dyn Fn() -> bool + 'a>,
 }
 
 #[cfg(all(test, target_os = "linux"))]
