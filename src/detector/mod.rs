@@ -99,6 +99,11 @@ impl Detector {
         }
     }
 
+    /// The lowest threshold.
+    pub(crate) fn monitor_ns(&self) -> u64 {
+        clock::ns_of(self.thresholds.monitor)
+    }
+
     /// The units whose poll or turn of the last tick is still the same in what is seen
     /// now, with the number of the thread where a poll tells it.
     pub(crate) fn still_holds<'a>(

@@ -195,7 +195,6 @@ impl Watchdog {
                 clock,
                 Runtime::new(handle, gone.clone()),
                 Arc::clone(&driven),
-                clock::ns_of(settings.thresholds.monitor),
             ),
             detector: Detector::new(settings.thresholds, clock.now_ns()),
             inquiry: Inquiry::new(
@@ -207,7 +206,6 @@ impl Watchdog {
             ),
             queue,
             driven,
-            monitor_ns: clock::ns_of(settings.thresholds.monitor),
             stuck: settings
                 .stuck_after
                 .map(|after| Stuck::new(clock::ns_of(after))),

@@ -19,7 +19,6 @@ pub(crate) struct Observer {
     clock: &'static Calibrated,
     pub(super) runtime: Runtime,
     driven: Arc<Driven>,
-    monitor_ns: u64,
     /// Kept open, by the number of the thread's entry.
     probes: HashMap<usize, ThreadProbe>,
     /// By worker: the thread whose hooks tell of it, and what that had spent at the
@@ -31,17 +30,11 @@ pub(crate) struct Observer {
 const MANY_WORKERS: usize = 16;
 
 impl Observer {
-    pub(crate) fn new(
-        clock: &'static Calibrated,
-        runtime: Runtime,
-        driven: Arc<Driven>,
-        monitor_ns: u64,
-    ) -> Self {
+    pub(crate) fn new(clock: &'static Calibrated, runtime: Runtime, driven: Arc<Driven>) -> Self {
         Observer {
             clock,
             runtime,
             driven,
-            monitor_ns,
             probes: HashMap::new(),
             hooked: Vec::new(),
         }
@@ -54,7 +47,7 @@ impl Observer {
         // when its worker's counters were read, so they are those of that poll.
         self.runtime.look(&mut seen.workers);
         self.look_at_threads(detector, seen);
-        self.look_at_hooked(seen);
+        self.look_at_hooked(detector, seen);
         seen.now_ns = self.clock.now_ns();
         if !self.is_multi_thread() {
             for worker in &mut seen.workers {
@@ -141,7 +134,7 @@ impl Observer {
     /// the last tick, has all of the time in which its thread slept and which is not of
     /// the turns before: between two turns tokio takes in events without waiting for any
     /// (1.54, `multi_thread/worker.rs`, `Context::park_yield`).
-    fn look_at_hooked(&mut self, seen: &mut Observation) {
+    fn look_at_hooked(&mut self, detector: &Detector, seen: &mut Observation) {
         seen.waits_ns.clear();
         if !are_hooks_used() || seen.workers.len() > MANY_WORKERS {
             return;
@@ -178,7 +171,7 @@ impl Observer {
             });
             // Of one that waits now, that wait is not in what the kernel tells.
             let is_old = worker.began_ns.is_some_and(|began_ns| {
-                self.clock.now_ns().saturating_sub(began_ns) >= self.monitor_ns / 2
+                self.clock.now_ns().saturating_sub(began_ns) >= detector.monitor_ns() / 2
             });
             let waits = is_old && number.is_some_and(|number| self.waits_for_cpu(number));
             seen.waits_ns.push(waited_ns.filter(|_| !waits));
@@ -300,7 +293,7 @@ mod tests {
         let runtime = builder.build().unwrap();
         let clock = calibrate();
         let watched = Runtime::new(runtime.handle(), Gone::default());
-        let mut observer = Observer::new(clock, watched, Arc::default(), 10_000_000);
+        let mut observer = Observer::new(clock, watched, Arc::default());
         let detector = Detector::new(Thresholds::default(), clock.now_ns());
         let mut seen = Observation::default();
         let deadline = Instant::now() + Duration::from_secs(10);

@@ -59,7 +59,6 @@ pub(crate) struct Patrol {
     pub(crate) queue: Queue,
     pub(crate) inquiry: Inquiry,
     pub(crate) driven: Arc<Driven>,
-    pub(crate) monitor_ns: u64,
     pub(crate) stuck: Option<Stuck>,
 }
 
@@ -139,7 +138,7 @@ impl Patrol {
             && let Some(age_ns) = self.detector.turn_ns(Unit::Worker(0))
             && self
                 .driven
-                .ask(worker, age_ns, self.monitor_ns, seen.now_ns)
+                .ask(worker, age_ns, self.detector.monitor_ns(), seen.now_ns)
         {
             let driven = &self.driven;
             self.inquiry
@@ -182,7 +181,10 @@ impl Patrol {
         }
         let dated = seen.waits_ns.iter().all(Option::is_some);
         if dated {
-            let late_ns = self.monitor_ns.saturating_add(self.shared.tick_ns / 2);
+            let late_ns = self
+                .detector
+                .monitor_ns()
+                .saturating_add(self.shared.tick_ns / 2);
             // Not so long that it seems not to watch any more.
             let late_ns = late_ns.min(self.shared.tick_ns.saturating_mul(MOST_TICKS));
             Rest::Until(seen.now_ns.saturating_add(late_ns))
