@@ -36,7 +36,9 @@ impl Parking {
 
     /// Owner only: it has woken, at this time, and has worked for so long before.
     pub(crate) fn wakes(&self, now: clock::Ticks, busy_ns: u64) {
-        self.busy_ns.store(busy_ns, Relaxed);
+        // Release: pairs with the acquire in `awake_since`, so that who sees this sees
+        // that the wake before is over.
+        self.busy_ns.store(busy_ns, Release);
         // Release: pairs with the acquire in `awake_since`.
         self.awake_since.store(now, Release);
     }
