@@ -177,10 +177,8 @@ impl Inquiry {
         }
     }
 
-    /// Goes on looking at the stalls in progress.
-    ///
-    /// What those that are told of at this tick are made of too: their event need not
-    /// wait for it.
+    /// Goes on looking at the stalls in progress; whether a turn is one poll also where
+    /// it is told of at this tick, as its event need not wait for that.
     pub(crate) fn go_on(&mut self, observer: &mut Observer, seen: &Observation) {
         let mut all = std::mem::take(&mut self.open);
         for open in all.values_mut() {

@@ -1,8 +1,8 @@
 //! From addresses to functions and lines, with inlined ones.
 //!
 //! The heavy part of a stack: the first address of a program costs
-//! milliseconds and the memory of its debug info. So it happens on a thread of
-//! its own, results are kept, and the debug info is let go after a while.
+//! milliseconds and the memory of its debug info. So what is not at hand is left to
+//! a thread of its own, results are kept, and the debug info is let go after a while.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
