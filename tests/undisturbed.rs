@@ -221,6 +221,7 @@ fn nobody_is_blamed_for_threads_that_take_the_cpu() {
 }
 
 #[test]
+#[ignore = "fails on some machines: a wait between the first two looks is not known yet"]
 fn nor_in_a_turn_that_is_first_seen_when_it_is_old() {
     let _alone = alone();
     let mut builder = tokio::runtime::Builder::new_multi_thread();
