@@ -220,21 +220,47 @@ fn nobody_is_blamed_for_threads_that_take_the_cpu() {
     assert_eq!(blamed, []);
 }
 
+/// Computes for so long, however long it has to wait meanwhile.
+fn compute(duration: Duration) {
+    let on_cpu = || {
+        let mut time = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        // SAFETY: a valid timespec for the length of the call.
+        let result = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+        assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+        let seconds = Duration::from_secs(time.tv_sec.try_into().unwrap());
+        seconds + Duration::from_nanos(time.tv_nsec.try_into().unwrap())
+    };
+    let start = on_cpu();
+    while on_cpu() - start < duration {}
+}
+
 #[test]
-#[ignore = "fails on some machines: a wait between the first two looks is not known yet"]
-fn nor_in_a_turn_that_is_first_seen_when_it_is_old() {
+fn nor_in_turns_and_polls_that_take_a_while_by_themselves() {
     let _alone = alone();
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    let watchdog = Watchdog::builder().install(builder.worker_threads(1).enable_all());
-    let runtime = builder.build().unwrap();
-    let blamed = blamed_beside_spinners(&runtime, watchdog, || {
-        runtime.spawn(async {
-            // So that the watchdog rests for longer than the lowest threshold.
-            loop {
-                tokio::time::sleep(ms(40)).await;
-                common::spin(ms(6));
-            }
+    for (hooked, watched) in [(false, false), (false, true), (true, false), (true, true)] {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        builder.worker_threads(1).enable_all();
+        let watchdog = match hooked {
+            true => Watchdog::builder().install(&mut builder),
+            false => Watchdog::builder(),
+        };
+        let runtime = builder.build().unwrap();
+        let blamed = blamed_beside_spinners(&runtime, watchdog, || {
+            runtime.spawn(async move {
+                loop {
+                    tokio::time::sleep(ms(7)).await;
+                    let work = async { compute(ms(4)) };
+                    if watched {
+                        work.watched("work").await;
+                    } else {
+                        work.await;
+                    }
+                }
+            });
         });
-    });
-    assert_eq!(blamed, []);
+        assert_eq!(blamed, [], "hooked {hooked}, watched {watched}");
+    }
 }

@@ -1,6 +1,6 @@
 //! How old something is, and how much of its age counts.
 
-use crate::detector::waiting::{Shares, ThreadTimes, Waiting};
+use crate::detector::waiting::{Shares, Spent, ThreadTimes, Waiting};
 
 /// The age of something in progress.
 ///
@@ -28,9 +28,19 @@ impl Age {
         }
     }
 
-    /// Some of the age so far was waiting for a CPU, or a gap.
-    pub(crate) fn excuse(&mut self, ns: u64) {
-        self.excused_ns = self.excused_ns.max(ns);
+    /// The same of a thread that had spent that much when it began.
+    pub(crate) fn spending(mut self, first: Spent, polls: u64) -> Self {
+        self.waiting = Some(Waiting::since(self.since_ns, first, polls));
+        self
+    }
+
+    /// What the thread has done at the first look.
+    pub(crate) fn first(mut self, now_ns: u64, times: Option<ThreadTimes>) -> Self {
+        // The gap has been taken off, and a wait within it is not taken off twice.
+        let gap_ns = std::mem::take(&mut self.excused_ns);
+        self.advance(now_ns, 0, times);
+        self.excused_ns = self.excused_ns.max(gap_ns);
+        self
     }
 
     /// One tick later: the watchdog's gap in it, and what the thread has done.
@@ -38,7 +48,9 @@ impl Age {
         let before_ns = self.waiting_ns();
         match (&mut self.waiting, times) {
             (Some(waiting), Some(times)) => waiting.update(now_ns, times),
-            (none @ None, Some(times)) => *none = Some(Waiting::since(now_ns, times)),
+            (none @ None, Some(times)) => {
+                *none = Some(Waiting::since(now_ns, times.spent, times.polls));
+            }
             (_, None) => {}
         }
         let after_ns = self.waiting_ns();
@@ -56,6 +68,18 @@ impl Age {
         Age {
             since_ns,
             ..self.clone()
+        }
+    }
+
+    /// Of what is left of it from then on, at the look that has been taken in last.
+    pub(crate) fn again(&self, since_ns: u64) -> Self {
+        let age = Age::new(since_ns, 0);
+        match &self.waiting {
+            Some(waiting) => {
+                let (spent, polls) = waiting.last();
+                age.spending(spent, polls)
+            }
+            None => age,
         }
     }
 

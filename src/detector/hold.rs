@@ -1,7 +1,7 @@
 //! A poll or a turn in progress.
 
 use crate::detector::age::Age;
-use crate::detector::observation::{Observation, PollSeen, WorkerSeen};
+use crate::detector::observation::{Account, Observation, PollSeen, WorkerSeen};
 use crate::detector::waiting::ThreadTimes;
 
 /// A watched poll in progress.
@@ -14,11 +14,24 @@ pub(crate) struct PollHold {
 }
 
 impl PollHold {
-    pub(crate) fn new(seen: &PollSeen, worker: Option<WorkerSeen>, at: &Observation) -> Self {
+    pub(crate) fn new(
+        seen: &PollSeen,
+        worker: Option<WorkerSeen>,
+        at: &Observation,
+        times: Option<ThreadTimes>,
+        account: Option<&Account>,
+    ) -> Self {
         let since_ns = seen.start_ns().unwrap_or(at.now_ns).min(at.now_ns);
+        let lasted_ns = at.now_ns - since_ns;
+        let age = Age::new(since_ns, at.gap_ns.min(lasted_ns));
+        let account = account.filter(|account| account.thread == seen.id.thread);
+        let age = match account {
+            Some(account) => age.spending(account.before(lasted_ns), account.polls),
+            None => age,
+        };
         PollHold {
             seen: seen.clone(),
-            age: Age::new(since_ns, at.gap_ns.min(at.now_ns - since_ns)),
+            age: age.first(at.now_ns, times),
             worker,
         }
     }
@@ -58,26 +71,29 @@ pub(crate) struct TurnHold {
 }
 
 impl TurnHold {
-    /// `wait_ns`: how long its thread has waited for a CPU since the last tick.
     pub(crate) fn new(
         worker: WorkerSeen,
         at: &Observation,
         after_ns: u64,
         rest: bool,
-        wait_ns: Option<u64>,
+        times: Option<ThreadTimes>,
+        account: Option<&Account>,
     ) -> Self {
-        // Without the wait, what came before this tick may all have been one.
-        let began_ns = worker.began_ns.filter(|_| wait_ns.is_some() && !rest);
-        let since_ns = began_ns
-            .map_or(at.now_ns, |began_ns| began_ns.max(after_ns))
+        // Without an account, what came before this tick may all have been a wait.
+        let began = worker.began_ns.zip(account).filter(|_| !rest);
+        let since_ns = began
+            .map_or(at.now_ns, |(began_ns, _)| began_ns.max(after_ns))
             .min(at.now_ns);
-        let lasted_ns = at.now_ns - since_ns;
-        let mut age = Age::new(since_ns, at.gap_ns.min(lasted_ns));
-        age.excuse(wait_ns.unwrap_or(0).min(lasted_ns));
+        let age = Age::new(since_ns, at.gap_ns.min(at.now_ns - since_ns));
+        let age = match (began, account) {
+            (Some((_, account)), _) => age.spending(account.began, account.polls),
+            (None, Some(account)) => age.spending(account.now, account.polls),
+            (None, None) => age,
+        };
         TurnHold {
             worker,
-            age,
-            after_ns: began_ns.map_or(after_ns, |_| since_ns),
+            age: age.first(at.now_ns, times),
+            after_ns: began.map_or(after_ns, |_| since_ns),
             last_ns: at.now_ns,
             rest,
         }
@@ -129,7 +145,10 @@ impl TurnHold {
     /// What was before has been told already: only the rest counts.
     pub(crate) fn begin_again(&mut self, at_ns: u64) {
         self.after_ns = self.after_ns.max(at_ns);
-        self.age = Age::new(at_ns.max(self.age.since_ns()), 0);
+        // Else it has begun since, and all that is known of it is its own.
+        if at_ns > self.age.since_ns() {
+            self.age = self.age.again(at_ns);
+        }
     }
 
     /// When it began at the earliest.

@@ -25,11 +25,11 @@ mod unit;
 mod waiting;
 
 pub(crate) use observation::{
-    FinishedSeen, Layer, Observation, PollId, PollSeen, Unit, WorkerSeen,
+    Account, FinishedSeen, Layer, Observation, PollId, PollSeen, Unit, WorkerSeen,
 };
 #[cfg_attr(not(target_os = "linux"), allow(unused_imports))]
 pub(crate) use waiting::ThreadState;
-pub(crate) use waiting::{Shares, ThreadTimes};
+pub(crate) use waiting::{Shares, Spent, ThreadTimes};
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -102,6 +102,12 @@ impl Detector {
     /// The lowest threshold.
     pub(crate) fn monitor_ns(&self) -> u64 {
         clock::ns_of(self.thresholds.monitor)
+    }
+
+    /// Whether something of this age may be told at the next look or the one after, so
+    /// that it has to be known how much of that its thread has waited.
+    pub(crate) fn is_old(&self, age_ns: u64) -> bool {
+        age_ns >= self.monitor_ns() / 4
     }
 
     /// The units whose poll or turn of the last tick is still the same in what is seen

@@ -1,6 +1,6 @@
 //! What the detector is told at each tick.
 
-use crate::detector::waiting::ThreadTimes;
+use crate::detector::waiting::{Spent, ThreadTimes};
 use crate::registry::LabelId;
 
 /// A watched poll: the number of its thread, and its own number on it.
@@ -76,6 +76,34 @@ impl WorkerSeen {
     }
 }
 
+/// What the thread of a worker has done since the last tick.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Account {
+    /// The thread's number in the registry.
+    pub(crate) thread: usize,
+    /// By the last tick.
+    pub(crate) last: Spent,
+    /// By the beginning of the turn in progress, where that is known.
+    pub(crate) began: Spent,
+    pub(crate) now: Spent,
+    /// Polls of watched futures that it has begun.
+    pub(crate) polls: u64,
+}
+
+impl Account {
+    /// By the beginning of a poll that has lasted for so long: what was done since the
+    /// last tick was done in it, as far as there was time.
+    pub(crate) fn before(&self, lasted_ns: u64) -> Spent {
+        let Account { last, now, .. } = *self;
+        let back = |now: u64, last: u64| now - now.saturating_sub(last).min(lasted_ns);
+        Spent {
+            cpu_ns: back(now.cpu_ns, last.cpu_ns),
+            wait_ns: back(now.wait_ns, last.wait_ns),
+            runs: last.runs,
+        }
+    }
+}
+
 /// What can be held up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Unit {
@@ -93,11 +121,11 @@ pub(crate) struct Observation {
     pub(crate) workers: Vec<WorkerSeen>,
     pub(crate) polls: Vec<PollSeen>,
     pub(crate) finished: Vec<FinishedSeen>,
-    /// Of the threads that still hold what was in progress at the last tick.
+    /// Of the threads that still hold what was in progress at the last tick, or what
+    /// is [old](super::Detector::is_old).
     pub(crate) times: Vec<(Unit, ThreadTimes)>,
-    /// By worker: how long its thread has waited for a CPU since the last tick, where
-    /// that is known.
-    pub(crate) waits_ns: Vec<Option<u64>>,
+    /// By worker, where that is known.
+    pub(crate) accounts: Vec<Option<Account>>,
 }
 
 impl Observation {

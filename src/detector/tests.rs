@@ -117,10 +117,8 @@ impl World {
 
     fn times(&mut self, unit: Unit, cpu_ms: u64, wait_ms: u64, state: ThreadState) {
         let times = ThreadTimes {
-            cpu_ns: cpu_ms * MS,
-            wait_ns: wait_ms * MS,
-            // Another at each look, so that nothing is said to be stolen.
-            runs: self.seen.now_ns,
+            // Another run at each look, so that nothing is said to be stolen.
+            spent: spent(cpu_ms, wait_ms, self.seen.now_ns),
             state,
             polls: 0,
         };
@@ -129,6 +127,26 @@ impl World {
 
     fn ids(&self) -> Vec<u64> {
         self.told.iter().map(|told| told.id).collect()
+    }
+}
+
+fn spent(cpu_ms: u64, wait_ms: u64, runs: u64) -> Spent {
+    Spent {
+        cpu_ns: cpu_ms * MS,
+        wait_ns: wait_ms * MS,
+        runs,
+    }
+}
+
+/// Of a thread that has run and waited for so long since the last tick.
+fn account(thread: usize, ran_ms: u64, waited_ms: u64) -> Account {
+    let (last, now) = (spent(50, 60, 1), spent(50 + ran_ms, 60 + waited_ms, 2));
+    Account {
+        thread,
+        last,
+        began: last,
+        now,
+        polls: 0,
     }
 }
 
@@ -179,21 +197,33 @@ fn a_turn_is_told_started_escalated_and_ended_once_each() {
     assert!(world.told.iter().all(|told| told.unit == Unit::Worker(1)));
 }
 
-/// One look after 15 ms of idleness, at a turn that began 3 ms after the last.
-fn dated(wait_ms: Option<u64>) -> World {
+/// One look after 15 ms of idleness, at a turn that began 3 ms after the last; what its
+/// thread has done in it, and what it does at that look.
+fn dated(account: Option<Account>, times: Option<ThreadTimes>) -> World {
     let mut world = World::new(1);
     world.look(0);
     world.wake(0);
     world.seen.workers[0].began_ns = Some(3 * MS);
-    world.seen.waits_ns = vec![wait_ms.map(|wait_ms| wait_ms * MS)];
+    world.seen.accounts = vec![account];
+    let unit = Unit::Worker(0);
+    world.seen.times = times.map(|times| (unit, times)).into_iter().collect();
     world.look(15);
-    world.seen.waits_ns.clear();
+    world.seen.accounts.clear();
+    world.seen.times.clear();
     world
+}
+
+fn asked(account: Account, state: ThreadState) -> Option<ThreadTimes> {
+    Some(ThreadTimes {
+        spent: account.now,
+        state,
+        polls: 0,
+    })
 }
 
 #[test]
 fn a_turn_counts_from_when_the_hook_has_told_that_it_began() {
-    let mut world = dated(Some(0));
+    let mut world = dated(Some(account(7, 0, 0)), None);
     assert_eq!(world.detector.next_ns(), Some(23 * MS));
     world.look(23);
     world.look_through(28, 58);
@@ -212,16 +242,85 @@ fn a_turn_counts_from_when_the_hook_has_told_that_it_began() {
 
 #[test]
 fn what_it_has_waited_for_a_cpu_before_it_was_seen_does_not_count() {
-    let mut world = dated(Some(9));
+    let account = account(7, 1, 9);
+    let mut world = dated(Some(account), asked(account, ThreadState::Off));
     world.look(23);
     assert_eq!(world.lines, []);
     world.look(32);
     assert_eq!(world.lines.len(), 1);
+    assert_eq!(world.told[0].shares.waiting_ns, 9 * MS);
+}
+
+#[test]
+fn nor_does_the_wait_it_is_in() {
+    // Nothing of it is credited yet.
+    let account = account(7, 2, 0);
+    let mut world = dated(Some(account), asked(account, ThreadState::Queued));
+    world.look(32);
+    assert_eq!(world.lines, []);
+    world.look(33); // 30 ms after it began, of which it is known to have waited 10
+    assert_eq!(world.lines.len(), 1);
+    assert_eq!(world.told[0].shares.cpu_ns, 2 * MS);
+}
+
+#[test]
+fn nor_what_it_waits_between_the_first_two_looks() {
+    for hooked in [true, false] {
+        let mut world = World::new(1);
+        world.look(0);
+        world.wake(0);
+        world.begin(7, 3, Some(0), 1);
+        if hooked {
+            world.seen.accounts = vec![Some(account(7, 3, 0))];
+        } else {
+            world.times(Unit::Worker(0), 53, 60, ThreadState::Queued);
+        }
+        world.look(5);
+        world.times(Unit::Worker(0), 53, 60, ThreadState::Queued);
+        world.look(10);
+        // Since it began, or since the first look, it has waited whenever it has not run.
+        let waited_ms = if hooked { 6 } else { 5 };
+        assert_eq!(world.detector.next_ns(), Some((21 + waited_ms) * MS));
+    }
+}
+
+#[test]
+fn nor_what_it_waits_in_the_turn_after_one_that_was_told() {
+    let mut world = World::new(1);
+    world.look(0);
+    world.wake(0);
+    world.look_through(5, 25);
+    assert_eq!(world.lines.len(), 1);
+    world.turn(0, 25);
+    world.seen.workers[0].began_ns = Some(26 * MS);
+    let account = account(7, 1, 0);
+    world.seen.accounts = vec![Some(account)];
+    world.seen.times = vec![(
+        Unit::Worker(0),
+        asked(account, ThreadState::Queued).unwrap(),
+    )];
+    world.look(50);
+    assert_eq!(world.lines.len(), 2, "{:?}", world.lines);
+    assert_eq!(world.lines[1].1, Ended);
+}
+
+#[test]
+fn what_another_thread_has_waited_does_not_excuse_a_poll() {
+    for (thread, due_ms) in [(7, 23), (8, 21)] {
+        let mut world = World::new(1);
+        world.look(0);
+        world.wake(0);
+        world.begin(7, 3, Some(0), 1);
+        world.seen.accounts = vec![Some(account(thread, 0, 2))];
+        world.times(Unit::Worker(0), 50, 62, ThreadState::Off);
+        world.look(5);
+        assert_eq!(world.detector.next_ns(), Some(due_ms * MS));
+    }
 }
 
 #[test]
 fn without_its_wait_it_counts_from_when_it_is_seen() {
-    let mut world = dated(None);
+    let mut world = dated(None, None);
     world.look(34);
     assert_eq!(world.lines, []);
     world.look(35);

@@ -4,7 +4,9 @@ use std::collections::HashSet;
 
 use crate::detector::age::Age;
 use crate::detector::hold::{PollHold, TurnHold};
-use crate::detector::observation::{Layer, Observation, PollId, PollSeen, Unit, WorkerSeen};
+use crate::detector::observation::{
+    Account, Layer, Observation, PollId, PollSeen, Unit, WorkerSeen,
+};
 use crate::detector::waiting::ThreadTimes;
 use crate::detector::{Told, severity_of};
 use crate::severity::{Severity, Thresholds};
@@ -97,6 +99,13 @@ impl Held {
         )
     }
 
+    fn account<'a>(&self, seen: &'a Observation) -> Option<&'a Account> {
+        match self.unit {
+            Unit::Worker(index) => seen.accounts.get(index)?.as_ref(),
+            Unit::Thread(_) => None,
+        }
+    }
+
     fn advance_poll(
         &mut self,
         worker: Option<WorkerSeen>,
@@ -114,9 +123,10 @@ impl Held {
             detached.insert(poll.id);
             return self.poll.take().or(over);
         }
+        let account = self.account(seen);
         match &mut self.poll {
             Some(hold) => hold.advance(poll, seen, times),
-            none => *none = Some(PollHold::new(poll, worker, seen)),
+            none => *none = Some(PollHold::new(poll, worker, seen, times, account)),
         }
         over
     }
@@ -135,15 +145,12 @@ impl Held {
         // Who drove it has gone away in the middle of it.
         let left = |hold: &TurnHold| same(hold) && hold.worker.driven && !worker.driven;
         let over = self.turn.take_if(|hold| !same(hold) || left(hold));
+        let account = self.account(seen);
         match &mut self.turn {
             Some(hold) => hold.advance(worker, seen, times),
             none => {
-                let wait_ns = match self.unit {
-                    Unit::Worker(index) => seen.waits_ns.get(index).copied().flatten(),
-                    Unit::Thread(_) => None,
-                };
                 let rest = over.as_ref().is_some_and(left);
-                *none = Some(TurnHold::new(worker, seen, last_ns, rest, wait_ns));
+                *none = Some(TurnHold::new(worker, seen, last_ns, rest, times, account));
             }
         }
         over

@@ -1,14 +1,20 @@
 //! How long a thread has waited for a CPU, from what the kernel tells now and then.
 
+/// What the kernel has counted of a thread since that began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Spent {
+    /// On a CPU.
+    pub(crate) cpu_ns: u64,
+    /// In a run queue; a wait is added when it ends.
+    pub(crate) wait_ns: u64,
+    /// How often it was given a CPU; 0 where that is not known.
+    pub(crate) runs: u64,
+}
+
 /// What the kernel tells of a thread at one instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ThreadTimes {
-    /// On a CPU, since the thread began.
-    pub(crate) cpu_ns: u64,
-    /// In a run queue, since the thread began; a wait is added when it ends.
-    pub(crate) wait_ns: u64,
-    /// How often it was given a CPU.
-    pub(crate) runs: u64,
+    pub(crate) spent: Spent,
     pub(crate) state: ThreadState,
     /// Polls of watched futures that it has begun.
     pub(crate) polls: u64,
@@ -36,13 +42,16 @@ pub(crate) struct Shares {
     pub(crate) polls: u64,
 }
 
-/// Splits the time since a first look at a thread into CPU, waiting and blocked.
+/// Splits the time since some moment of a thread into CPU, waiting and blocked.
 #[derive(Clone, Debug)]
 pub(crate) struct Waiting {
-    at_ns: u64,
-    first: ThreadTimes,
+    since_ns: u64,
+    first: Spent,
+    first_polls: u64,
+    /// At the last look.
+    last: (Spent, u64),
     /// The last look that found it on a CPU, else the first, and its time.
-    running: (u64, ThreadTimes),
+    running: (u64, Spent),
     /// While it had a CPU, but that did not run.
     stolen_ns: u64,
     cpu_ns: u64,
@@ -52,11 +61,14 @@ pub(crate) struct Waiting {
 }
 
 impl Waiting {
-    pub(crate) const fn since(now_ns: u64, times: ThreadTimes) -> Self {
+    /// From when the thread had spent that much, and had begun so many watched polls.
+    pub(crate) const fn since(since_ns: u64, first: Spent, first_polls: u64) -> Self {
         Waiting {
-            at_ns: now_ns,
-            first: times,
-            running: (now_ns, times),
+            since_ns,
+            first,
+            first_polls,
+            last: (first, first_polls),
+            running: (since_ns, first),
             stolen_ns: 0,
             cpu_ns: 0,
             blocked_ns: 0,
@@ -66,14 +78,16 @@ impl Waiting {
     }
 
     pub(crate) fn update(&mut self, now_ns: u64, times: ThreadTimes) {
-        let elapsed_ns = now_ns.saturating_sub(self.at_ns);
-        let cpu_ns = times.cpu_ns.saturating_sub(self.first.cpu_ns);
-        let credited_ns = times.wait_ns.saturating_sub(self.first.wait_ns);
+        let ThreadTimes { spent, polls, .. } = times;
+        self.last = (spent, polls);
+        let elapsed_ns = now_ns.saturating_sub(self.since_ns);
+        let cpu_ns = spent.cpu_ns.saturating_sub(self.first.cpu_ns);
+        let credited_ns = spent.wait_ns.saturating_sub(self.first.wait_ns);
         self.cpu_ns = cpu_ns;
-        self.polls = times.polls.saturating_sub(self.first.polls);
+        self.polls = polls.saturating_sub(self.first_polls);
         if times.state == ThreadState::OnCpu {
-            self.stolen_ns += self.stolen_since_running(now_ns, times);
-            self.running = (now_ns, times);
+            self.stolen_ns += self.stolen_since_running(now_ns, spent);
+            self.running = (now_ns, spent);
         }
         let credited_ns = credited_ns + self.stolen_ns;
         let other_ns = elapsed_ns.saturating_sub(cpu_ns);
@@ -95,13 +109,18 @@ impl Waiting {
     /// time off the time on a CPU (6.18, `kernel/sched/core.c`, `update_rq_clock_task`).
     /// A kernel built without statistics tells of no runs at all (`fs/proc/base.c`,
     /// `proc_pid_schedstat`).
-    fn stolen_since_running(&self, now_ns: u64, times: ThreadTimes) -> u64 {
+    fn stolen_since_running(&self, now_ns: u64, spent: Spent) -> u64 {
         let (at_ns, last) = self.running;
-        if times.runs == 0 || times.runs != last.runs {
+        if spent.runs == 0 || spent.runs != last.runs {
             return 0;
         }
-        let ran_ns = times.cpu_ns.saturating_sub(last.cpu_ns);
+        let ran_ns = spent.cpu_ns.saturating_sub(last.cpu_ns);
         now_ns.saturating_sub(at_ns).saturating_sub(ran_ns)
+    }
+
+    /// What the thread had spent at the last look, and how many watched polls begun.
+    pub(crate) const fn last(&self) -> (Spent, u64) {
+        self.last
     }
 
     /// How long the thread has been on a CPU, waiting for one, and asleep.
@@ -114,7 +133,7 @@ impl Waiting {
         }
     }
 
-    /// How long the thread has waited for a CPU since the first look.
+    /// How long the thread has waited for a CPU since then.
     pub(crate) const fn waiting_ns(&self) -> u64 {
         self.waiting_ns
     }
@@ -125,21 +144,24 @@ mod tests {
     use super::ThreadState::{Off, OnCpu, Queued};
     use super::*;
 
-    fn on_cpu(cpu_ns: u64, runs: u64) -> ThreadTimes {
-        ThreadTimes {
+    fn spent(cpu_ns: u64, wait_ns: u64, runs: u64) -> Spent {
+        Spent {
             cpu_ns,
-            wait_ns: 0,
+            wait_ns,
             runs,
-            state: OnCpu,
-            polls: 0,
         }
     }
 
     #[test]
     fn nothing_is_stolen_where_runs_are_not_counted() {
         for (runs, stolen_ns) in [(3, 90), (0, 0)] {
-            let mut waiting = Waiting::since(0, on_cpu(10, runs));
-            waiting.update(100, on_cpu(20, runs));
+            let mut waiting = Waiting::since(0, spent(10, 0, runs), 0);
+            let times = ThreadTimes {
+                spent: spent(20, 0, runs),
+                state: OnCpu,
+                polls: 0,
+            };
+            waiting.update(100, times);
             let shares = waiting.shares();
             assert_eq!(
                 (shares.waiting_ns, shares.blocked_ns),
@@ -169,17 +191,10 @@ mod tests {
             // It has slept, which it can only without a CPU.
             ((190, 37, 60, 4, OnCpu), 85),
         ];
-        let first = ThreadTimes {
-            wait_ns: 700,
-            polls: 7,
-            ..on_cpu(500, 9)
-        };
-        let mut waiting = Waiting::since(1_000, first);
+        let mut waiting = Waiting::since(1_000, spent(500, 700, 9), 7);
         for ((now, cpu, wait, runs, state), expected) in table {
             let times = ThreadTimes {
-                cpu_ns: 500 + cpu,
-                wait_ns: 700 + wait,
-                runs: 9 + runs,
+                spent: spent(500 + cpu, 700 + wait, 9 + runs),
                 state,
                 polls: 7 + now,
             };

@@ -79,14 +79,6 @@ impl Doing {
     }
 }
 
-/// What the kernel has counted of a thread so far.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Spent {
-    pub(crate) cpu_ns: u64,
-    /// Waiting for a CPU.
-    pub(crate) wait_ns: u64,
-}
-
 /// What a thread has done in all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Activity {

@@ -16,7 +16,6 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use crate::histogram::{Histogram, Recorder};
 
-pub(crate) use parking::are_hooks_used;
 pub(crate) use tag::{LabelId, Place, RuntimeId, TIMED, Tag, Timing, runtime_in};
 pub(crate) use thread::Thread;
 

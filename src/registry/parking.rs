@@ -1,17 +1,9 @@
 //! What the hooks of parking tell of a worker.
 
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use crate::clock;
-
-/// Whether the hooks have been called in this process.
-static ANY: AtomicBool = AtomicBool::new(false);
-
-/// Whether the hooks of parking are in use at all.
-pub(crate) fn are_hooks_used() -> bool {
-    ANY.load(Relaxed)
-}
 
 /// What a worker's thread tells when it parks and wakes; written by it alone.
 #[derive(Debug, Default)]
@@ -26,10 +18,6 @@ pub(crate) struct Parking {
 impl Parking {
     /// Owner only: it is about to park the worker of this place.
     pub(crate) fn parks(&self, place: u64) {
-        // Read first: all workers share it.
-        if !ANY.load(Relaxed) {
-            ANY.store(true, Relaxed);
-        }
         self.hooked.store(place, Relaxed);
         self.awake_since.store(0, Relaxed);
     }

@@ -1,5 +1,6 @@
 //! The watchdog: starts what observes, detects and tells; stops it at drop.
 
+mod account;
 mod builder;
 mod inquiry;
 mod late;

@@ -179,7 +179,7 @@ impl Patrol {
                 or_ns: stuck.map_or(u64::MAX, |stuck| stuck.next_ns),
             };
         }
-        let dated = seen.waits_ns.iter().all(Option::is_some);
+        let dated = seen.accounts.iter().all(Option::is_some);
         if dated {
             let late_ns = self
                 .detector

@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use crate::blocking::Detection;
-use crate::detector::ThreadTimes;
-use crate::os::{Activity, Captured, Doing, Miss, ModuleFile, SignalUse, Spent, Usage};
+use crate::detector::{Spent, ThreadTimes};
+use crate::os::{Activity, Captured, Doing, Miss, ModuleFile, SignalUse, Usage};
 use crate::stall::Frame;
 
 pub(crate) const DEFAULT_SIGNAL: i32 = 0;
@@ -63,10 +63,6 @@ impl ThreadProbe {
     }
 
     pub(crate) const fn spent(&self) -> Option<Spent> {
-        match self.0 {}
-    }
-
-    pub(crate) const fn cpu_ns(&self) -> Option<u64> {
         match self.0 {}
     }
 

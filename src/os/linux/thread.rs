@@ -4,9 +4,9 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use crate::detector::{ThreadState, ThreadTimes};
+use crate::detector::{Spent, ThreadState, ThreadTimes};
 use crate::os::platform::position::Position;
-use crate::os::{Activity, Doing, Spent};
+use crate::os::{Activity, Doing};
 
 /// The kernel's id of the calling thread.
 pub(crate) fn thread_id() -> i32 {
@@ -60,9 +60,11 @@ impl ThreadProbe {
             ThreadState::Queued
         };
         Some(ThreadTimes {
-            cpu_ns,
-            wait_ns,
-            runs,
+            spent: Spent {
+                cpu_ns,
+                wait_ns,
+                runs,
+            },
             state,
             // Not the kernel's to know.
             polls: 0,
@@ -74,16 +76,15 @@ impl ThreadProbe {
         wait_ns(&self.schedstat)
     }
 
-    /// The same, and how long it had been on a CPU when it last gave one away, or a
-    /// little later: never more than it has.
+    /// What can be known without asking for its state, which takes as long again.
     pub(crate) fn spent(&self) -> Option<Spent> {
-        let [cpu_ns, wait_ns, _] = schedstat(&self.schedstat)?;
-        Some(Spent { cpu_ns, wait_ns })
-    }
-
-    /// How long the thread has been on a CPU in all.
-    pub(crate) fn cpu_ns(&self) -> Option<u64> {
-        cpu_ns(self.tid)
+        let [_, wait_ns, runs] = schedstat(&self.schedstat)?;
+        let cpu_ns = cpu_ns(self.tid)?;
+        Some(Spent {
+            cpu_ns,
+            wait_ns,
+            runs,
+        })
     }
 
     /// What the thread is doing; looks so often, some 10 us each, until it is asleep.
@@ -192,7 +193,7 @@ mod tests {
         std::thread::sleep(Duration::from_millis(20));
         let after = probe.times().unwrap();
         assert_eq!(after.state, ThreadState::Off);
-        assert_eq!(after.cpu_ns, before.cpu_ns);
+        assert_eq!(after.spent.cpu_ns, before.spent.cpu_ns);
         drop(stop);
     }
 
@@ -208,6 +209,7 @@ mod tests {
         let elapsed = start.elapsed();
         stop.store(true, Ordering::Relaxed);
         assert_ne!(after.state, ThreadState::Off);
+        let (before, after) = (before.spent, after.spent);
         assert!(after.cpu_ns > before.cpu_ns);
         let accounted = after.cpu_ns - before.cpu_ns + after.wait_ns - before.wait_ns;
         assert!(Duration::from_nanos(accounted) <= elapsed + Duration::from_millis(10));
@@ -227,22 +229,22 @@ mod tests {
                 sleeps.fetch_add(1, Ordering::Relaxed);
             }
         });
-        let mut before: Option<(Instant, ThreadTimes)> = None;
+        let mut before: Option<(Instant, Spent)> = None;
         let mut as_one_run = 0;
         while slept.load(Ordering::Relaxed) < SLEEPS
-            && let Some(times) = probe.times()
+            && let Some(ThreadTimes { spent, state, .. }) = probe.times()
         {
-            if times.state != ThreadState::OnCpu {
+            if state != ThreadState::OnCpu {
                 continue;
             }
             let now = Instant::now();
             if let Some((at, last)) = before
-                && last.runs == times.runs
-                && now - at > nap + Duration::from_nanos(times.cpu_ns - last.cpu_ns)
+                && last.runs == spent.runs
+                && now - at > nap + Duration::from_nanos(spent.cpu_ns - last.cpu_ns)
             {
                 as_one_run += 1;
             }
-            before = Some((now, times));
+            before = Some((now, spent));
         }
         // A virtual machine can stand still for as long, now and then.
         assert!(as_one_run <= SLEEPS / 50, "{as_one_run}");
