@@ -176,13 +176,16 @@ impl Capturer {
             None => UNBOUNDED_COPY,
         };
         let length = length.min(MAX_COPY);
-        self.stack.start = sp;
-        // Not cleared first: what is overwritten need not be zeroed again.
-        self.stack.bytes.resize(length, 0);
         let from = usize::try_from(sp).map_err(|_| Miss::Unproven)?;
-        // SAFETY: the vector has just been given this length.
-        let copied = unsafe { signal::read_memory(from, self.stack.bytes.as_mut_ptr(), length) };
-        self.stack.bytes.truncate(copied);
+        let StackCopy { start, bytes } = &mut self.stack;
+        *start = sp;
+        bytes.clear();
+        // Not zeroed, which takes longer than the copy: the thread may move meanwhile.
+        bytes.reserve(length);
+        // SAFETY: the vector has room for this length.
+        let copied = unsafe { signal::read_memory(from, bytes.as_mut_ptr(), length) };
+        // SAFETY: so much has been written; the kernel never copies more than it is asked.
+        unsafe { bytes.set_len(copied.min(length)) };
         if copied == 0 {
             return Err(Miss::NotPermitted);
         }
@@ -292,7 +295,7 @@ mod tests {
 
     /// What is left of a request to a thread that computed when it was asked, and
     /// slept afterwards; nothing if another test has made a request meanwhile.
-    fn left_by_a_late_one(seen_asleep: bool) -> Option<Vec<u64>> {
+    fn left_by_a_late_one(asked_before: bool, seen_asleep: bool) -> Option<Vec<u64>> {
         let goes_on = Arc::new(AtomicBool::new(false));
         let (send, receive) = mpsc::channel();
         let thread = std::thread::spawn({
@@ -309,6 +312,9 @@ mod tests {
         });
         let tid = receive.recv().unwrap();
         let mut capturer = Capturer::new(SignalUse::Signal(DEFAULT_SIGNAL));
+        if asked_before {
+            assert_eq!(capturer.task_of(tid, &|| true), None);
+        }
         let asked = capturer.capture(tid, None, true, &|| true).unwrap();
         goes_on.store(true, Relaxed);
         while seen_asleep
@@ -325,8 +331,13 @@ mod tests {
     #[test]
     fn a_late_answer_does_not_stand_for_what_came_after_it() {
         // Other tests ask, too: most of a storm of requests takes a few seconds.
-        assert!((0..200).any(|_| left_by_a_late_one(false).is_some()));
-        assert!((0..10).all(|_| left_by_a_late_one(true).is_none()));
+        assert!((0..200).any(|_| left_by_a_late_one(false, false).is_some()));
+        assert!((0..10).all(|_| left_by_a_late_one(false, true).is_none()));
+    }
+
+    #[test]
+    fn a_request_after_one_that_was_given_up_is_answered() {
+        assert!((0..200).any(|_| left_by_a_late_one(true, false).is_some()));
     }
 
     #[test]

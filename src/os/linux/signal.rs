@@ -4,8 +4,10 @@
 //! `generation << 2 | step`, where the step goes from idle to REQUESTED by the
 //! asker, to CLAIMED by the handler, to DONE by the handler; the asker takes a
 //! request back by a compare-exchange, which fails once it is claimed. So a
-//! signal that is delivered late finds no request of its generation, unless it
-//! was left open on purpose, see [`Answer::Late`].
+//! signal that is delivered late finds no request, unless it was left open on
+//! purpose, see [`Answer::Late`], or another has been made to the same thread. That
+//! it answers: the kernel drops a signal while one of its number is pending (6.18,
+//! `kernel/signal.c`, `legacy_queue`), so no other comes for it.
 
 use std::ffi::{c_int, c_void};
 use std::sync::Mutex;
@@ -32,6 +34,8 @@ const NAP: Duration = Duration::from_micros(200);
 const REQUESTED: u64 = 1;
 const CLAIMED: u64 = 2;
 const DONE: u64 = 3;
+/// The bits that hold the step; all of them 0 is idle.
+const STEP: u64 = 3;
 
 static STATE: AtomicU64 = AtomicU64::new(0);
 static TARGET: AtomicI32 = AtomicI32::new(0);
@@ -285,10 +289,16 @@ extern "C" fn handle(_signal: c_int, info: *mut libc::siginfo_t, context: *mut c
     // SAFETY: the kernel passes a valid siginfo_t to an SA_SIGINFO handler; for
     // a queued signal its value is set. Others have another code.
     let (code, generation) = unsafe { ((*info).si_code, (*info).si_value().sival_ptr as u64) };
-    let requested = generation << 2 | REQUESTED;
-    let claimed = generation << 2 | CLAIMED;
+    // SAFETY: no preconditions.
+    let tid = unsafe { libc::gettid() };
+    let requested = STATE.load(Acquire);
+    let claimed = requested & !STEP | CLAIMED;
+    // Should the target be that of a later request, the exchange fails: no two have the
+    // same generation.
     if code != libc::SI_QUEUE
         || generation == 0
+        || requested & STEP != REQUESTED
+        || TARGET.load(Relaxed) != tid
         || STATE
             .compare_exchange(requested, claimed, AcqRel, Acquire)
             .is_err()
@@ -297,31 +307,26 @@ extern "C" fn handle(_signal: c_int, info: *mut libc::siginfo_t, context: *mut c
     }
     // SAFETY: errno is a thread-local of this thread.
     let errno = unsafe { *libc::__errno_location() };
-    // SAFETY: no preconditions.
-    let tid = unsafe { libc::gettid() };
-    let mut copied = 0;
-    if tid == TARGET.load(Relaxed) {
-        // SAFETY: the kernel passes the interrupted context as a ucontext_t.
-        let registers = registers_of(unsafe { &*context.cast::<libc::ucontext_t>() });
-        PC.store(registers.pc, Relaxed);
-        SP.store(registers.sp, Relaxed);
-        FP.store(registers.fp.unwrap_or(0), Relaxed);
-        LR.store(registers.lr, Relaxed);
-        let sp = usize::try_from(registers.sp).unwrap_or(0);
-        let length = WANTED.load(Relaxed).saturating_sub(sp).min(BUFFER);
-        // SAFETY: the buffer is ours alone while the request is claimed.
-        copied = unsafe { read_memory(sp, STACK.load(Relaxed), length) };
-        if WANTS_TASK.load(Relaxed) {
-            // Reads one word of tokio's thread-local state (1.54, `runtime/context.rs`,
-            // `current_task_id`), which it writes in one. What that would do the first
-            // time on a thread, it has done when the thread asked which worker it is.
-            TASK.store(local::task_id(), Relaxed);
-        }
+    // SAFETY: the kernel passes the interrupted context as a ucontext_t.
+    let registers = registers_of(unsafe { &*context.cast::<libc::ucontext_t>() });
+    PC.store(registers.pc, Relaxed);
+    SP.store(registers.sp, Relaxed);
+    FP.store(registers.fp.unwrap_or(0), Relaxed);
+    LR.store(registers.lr, Relaxed);
+    let sp = usize::try_from(registers.sp).unwrap_or(0);
+    let length = WANTED.load(Relaxed).saturating_sub(sp).min(BUFFER);
+    // SAFETY: the buffer is ours alone while the request is claimed.
+    let copied = unsafe { read_memory(sp, STACK.load(Relaxed), length) };
+    if WANTS_TASK.load(Relaxed) {
+        // Reads one word of tokio's thread-local state (1.54, `runtime/context.rs`,
+        // `current_task_id`), which it writes in one. What that would do the first
+        // time on a thread, it has done when the thread asked which worker it is.
+        TASK.store(local::task_id(), Relaxed);
     }
     COPIED.store(copied, Relaxed);
     // SAFETY: as above.
     unsafe { *libc::__errno_location() = errno };
-    STATE.store(generation << 2 | DONE, Release);
+    STATE.store(claimed & !STEP | DONE, Release);
 }
 
 /// Copies memory of this process by way of the kernel, which stops where none is mapped.
