@@ -113,6 +113,7 @@ impl Runtime {
             parks,
             busy_ns: clock::ns_of(busy),
             began_ns: None,
+            computed_ns: 0,
             driven: self.is_driven(parks, busy),
         }
     }

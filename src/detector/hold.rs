@@ -81,13 +81,20 @@ impl TurnHold {
     ) -> Self {
         // Without an account, what came before this tick may all have been a wait.
         let began = worker.began_ns.zip(account).filter(|_| !rest);
+        let computed_since_ns = at.now_ns.saturating_sub(worker.computed_ns);
         let since_ns = began
-            .map_or(at.now_ns, |(began_ns, _)| began_ns.max(after_ns))
+            .map_or(computed_since_ns, |(began_ns, _)| began_ns)
+            .max(after_ns)
             .min(at.now_ns);
-        let age = Age::new(since_ns, at.gap_ns.min(at.now_ns - since_ns));
+        let lasted_ns = at.now_ns - since_ns;
+        let age = Age::new(since_ns, at.gap_ns.min(lasted_ns));
         let age = match (began, account) {
             (Some((_, account)), _) => age.spending(account.began, account.polls),
-            (None, Some(account)) => age.spending(account.now, account.polls),
+            (None, Some(account)) => {
+                let mut spent = account.now;
+                spent.cpu_ns = spent.cpu_ns.saturating_sub(lasted_ns);
+                age.spending(spent, account.polls)
+            }
             (None, None) => age,
         };
         TurnHold {

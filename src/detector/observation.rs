@@ -65,6 +65,8 @@ pub(crate) struct WorkerSeen {
     pub(crate) busy_ns: u64,
     /// When the turn in progress began, where that is known.
     pub(crate) began_ns: Option<u64>,
+    /// Else, for how long it has lasted at least, without what its thread has waited.
+    pub(crate) computed_ns: u64,
     /// Whether somebody is known to be running this worker's loop.
     pub(crate) driven: bool,
 }

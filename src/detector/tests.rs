@@ -241,6 +241,22 @@ fn a_turn_counts_from_when_the_hook_has_told_that_it_began() {
 }
 
 #[test]
+fn a_turn_counts_from_when_its_thread_has_surely_computed() {
+    for (account, waited_ms) in [(None, 0), (Some(account(7, 8, 0)), 4)] {
+        let mut world = World::new(1);
+        world.look(0);
+        world.wake(0);
+        world.seen.workers[0].computed_ns = 8 * MS;
+        world.seen.accounts = vec![account];
+        world.look(10);
+        assert_eq!(world.detector.next_ns(), Some(22 * MS));
+        world.times(Unit::Worker(0), 64, 64, ThreadState::OnCpu);
+        world.look(20);
+        assert_eq!(world.detector.next_ns(), Some((22 + waited_ms) * MS));
+    }
+}
+
+#[test]
 fn what_it_has_waited_for_a_cpu_before_it_was_seen_does_not_count() {
     let account = account(7, 1, 9);
     let mut world = dated(Some(account), asked(account, ThreadState::Off));

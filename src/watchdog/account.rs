@@ -1,6 +1,8 @@
 //! What the threads of workers have done since the last tick, and since when they are at it.
 
-use crate::detector::{Account, Detector, Observation, Spent, ThreadState, ThreadTimes, Unit};
+use crate::detector::{
+    Account, Detector, Observation, Spent, ThreadState, ThreadTimes, Unit, WorkerSeen,
+};
 use crate::registry::registry;
 use crate::watchdog::observe::Observer;
 
@@ -17,9 +19,44 @@ const CONTENDED_NS: u64 = 1_000_000_000;
 pub(super) struct Known {
     /// The number of its thread's entry.
     thread: usize,
-    parks: u64,
+    worker: WorkerSeen,
     /// Asked of few workers only, and where it matters.
     spent: Option<Spent>,
+    /// Of a thread that no hooks tell of, while it is parked: how long it had been on a CPU.
+    cpu_ns: Option<u64>,
+}
+
+impl Known {
+    /// How long the worker has worked in turns that are over, if it was parked and has
+    /// woken once since.
+    fn worked_ns(&self, now: &WorkerSeen) -> Option<u64> {
+        let woke = self.worker.parked && !now.parked && now.parks == self.worker.parks + 1;
+        woke.then(|| now.busy_ns.saturating_sub(self.worker.busy_ns))
+    }
+}
+
+/// How long a thread may need at most to be back at work once it is woken.
+const SURELY_AWAKE_NS: u64 = 50_000;
+
+/// Who has worked for no longer has been at no more than a few dozen short polls.
+const NEXT_TO_NOTHING_NS: u64 = 3_000;
+
+/// How long to take in events between those may take.
+const EVENTS_NS: u64 = 500_000;
+
+/// How much of the time for which a thread has run since its worker woke may not be of
+/// the turn in progress, besides those before, of which it has worked for so long.
+///
+/// Between two turns tokio takes in events without waiting for any (1.54,
+/// `multi_thread/worker.rs`, `Context::park_yield`): for as long as the thread has run,
+/// for all that is known. But one wake in 61 begins with that, before any poll
+/// (`Context::maintenance`).
+fn between_turns_ns(worked_ns: u64, ran_ns: u64) -> u64 {
+    match worked_ns {
+        0 => 0,
+        1..NEXT_TO_NOTHING_NS => ran_ns.min(EVENTS_NS),
+        _ => ran_ns,
+    }
 }
 
 impl Observer {
@@ -38,7 +75,9 @@ impl Observer {
         seen.accounts.clear();
         self.known.resize(seen.workers.len(), None);
         for index in 0..seen.workers.len() {
+            let before = self.known[index];
             let mut account = self.account(index, seen);
+            seen.workers[index].computed_ns = self.computed_ns(index, before, seen);
             if let Some(account) = &mut account
                 && let Some((began_ns, spent)) = self.began(index, seen, last_ns, account)
             {
@@ -68,13 +107,14 @@ impl Observer {
         let now = match before {
             _ if !matters || self.known.len() > MANY_WORKERS => None,
             // It sleeps.
-            Some(known) if worker.parked && worker.parks == known.parks => known.spent,
+            Some(known) if worker.parked && worker.parks == known.worker.parks => known.spent,
             _ => self.probe(thread)?.spent(),
         };
         self.known[index] = Some(Known {
             thread,
-            parks: worker.parks,
+            worker: *worker,
             spent: now,
+            cpu_ns: None,
         });
         let last = before?.spent?;
         Some(Account {
@@ -86,12 +126,42 @@ impl Observer {
         })
     }
 
+    /// For how long at least the thread of a worker that no hooks tell of has computed in
+    /// the turn in progress: if it has been seen parked just before, all that is not of
+    /// other turns.
+    fn computed_ns(&mut self, index: usize, before: Option<Known>, seen: &Observation) -> u64 {
+        let worker = &seen.workers[index];
+        let Some(now) = self.known[index] else {
+            return 0;
+        };
+        let few = self.known.len() <= MANY_WORKERS;
+        // The thread of a current-thread runtime may do other things than to run it.
+        if !few || !self.is_multi_thread() || self.is_hooked(index) {
+            return 0;
+        }
+        let before = before.filter(|before| before.thread == now.thread);
+        let slept_on = |before: &Known| before.worker.parks == worker.parks;
+        if worker.parked {
+            let known_ns = before.filter(slept_on).and_then(|before| before.cpu_ns);
+            let cpu_ns = known_ns.or_else(|| self.probe(now.thread)?.cpu_ns());
+            self.known[index] = Some(Known { cpu_ns, ..now });
+            return 0;
+        }
+        let computed_ns = before.and_then(|before| {
+            let worked_ns = before.worked_ns(worker)?;
+            let parked_ns = before.cpu_ns?;
+            let ran_ns = self.probe(now.thread)?.cpu_ns()?.saturating_sub(parked_ns);
+            let other_ns = worked_ns + between_turns_ns(worked_ns, ran_ns);
+            Some(ran_ns.saturating_sub(other_ns + SURELY_AWAKE_NS))
+        });
+        computed_ns.unwrap_or(0)
+    }
+
     /// When the turn in progress began, at the latest, and what its thread had done then.
     ///
     /// The first turn after a worker woke began when it did. A later one, if it woke since
-    /// the last tick, has all of the time in which its thread slept and which is not of
-    /// the turns before: between two turns tokio takes in events without waiting for any
-    /// (1.54, `multi_thread/worker.rs`, `Context::park_yield`).
+    /// the last tick, has all of the time that is neither of the turns before nor [between
+    /// them](between_turns_ns).
     fn began(
         &self,
         index: usize,
@@ -106,17 +176,18 @@ impl Observer {
         let parking = registry().thread(account.thread)?.parking();
         let (woke, worked_ns) = parking.awake_since(seen.workers[index].busy_ns)?;
         let woke_ns = self.clock.ns_of(woke);
-        if worked_ns == 0 {
-            let lasted_ns = seen.now_ns.saturating_sub(woke_ns);
-            return Some((woke_ns, account.before(lasted_ns)));
-        }
         let Account { last, now, .. } = account;
         let ran_ns = now.cpu_ns.saturating_sub(last.cpu_ns);
         let waited_ns = now.wait_ns.saturating_sub(last.wait_ns);
+        let began_ns = woke_ns + worked_ns + between_turns_ns(worked_ns, ran_ns);
+        if worked_ns < NEXT_TO_NOTHING_NS {
+            let lasted_ns = seen.now_ns.saturating_sub(began_ns);
+            return Some((began_ns, account.before(lasted_ns)));
+        }
         // When it was given a CPU is before that.
         let spent = Spent { runs: 0, ..*now };
         let is_new = woke_ns >= last_ns;
-        is_new.then_some((woke_ns + worked_ns + ran_ns + waited_ns, spent))
+        is_new.then_some((began_ns + waited_ns, spent))
     }
 
     /// Whether hooks tell of this worker.
@@ -140,35 +211,57 @@ mod tests {
     use crate::runtime::{Gone, Runtime};
     use crate::severity::Thresholds;
     use crate::watchdog::Watchdog;
+    use crate::watched::WatchExt;
     use std::sync::Arc;
     use std::sync::mpsc::channel;
     use std::thread::sleep;
     use std::time::{Duration, Instant};
+    use tokio::runtime::Builder;
 
-    #[test]
-    fn a_sleep_in_a_later_turn_than_the_first_is_dated() {
-        let mut builder = tokio::runtime::Builder::new_multi_thread();
-        // Each poll is a turn of its own.
-        builder.worker_threads(1).event_interval(1);
-        drop(Watchdog::builder().install(&mut builder));
-        let runtime = builder.build().unwrap();
+    fn one_worker(each_poll_is_a_turn: bool) -> Builder {
+        let mut builder = Builder::new_multi_thread();
+        builder.worker_threads(1);
+        if each_poll_is_a_turn {
+            builder.event_interval(1);
+        }
+        builder
+    }
+
+    /// Who has seen the only worker of a runtime parked, and what it saw.
+    fn seen_parked(runtime: &tokio::runtime::Runtime) -> (Observer, Detector, Observation) {
         let clock = calibrate();
         let watched = Runtime::new(runtime.handle(), Gone::default());
         let mut observer = Observer::new(clock, watched, Arc::default());
         let detector = Detector::new(Thresholds::default(), clock.now_ns());
         let mut seen = Observation::default();
         let deadline = Instant::now() + Duration::from_secs(10);
-        while !observer.is_idle(&seen) || !matches!(seen.accounts[..], [Some(_)]) {
+        let knows = |observer: &Observer| {
+            let known = observer.known.first().copied().flatten();
+            known.is_some_and(|known| known.spent.is_some() || known.cpu_ns.is_some())
+        };
+        while !knows(&observer) || !seen.workers[0].parked {
             assert!(Instant::now() < deadline, "{seen:?}");
             sleep(Duration::from_millis(1));
             observer.observe(&detector, &mut seen);
         }
+        (observer, detector, seen)
+    }
 
-        let spawned_ns = clock.now_ns();
+    fn compute(duration: Duration) {
+        let start = Instant::now();
+        while start.elapsed() < duration {}
+    }
+
+    #[test]
+    fn a_sleep_in_a_later_turn_than_the_first_is_dated() {
+        let mut builder = one_worker(true);
+        drop(Watchdog::builder().install(&mut builder));
+        let runtime = builder.build().unwrap();
+        let (mut observer, detector, mut seen) = seen_parked(&runtime);
+        let spawned_ns = observer.clock.now_ns();
         let (send, receive) = channel();
         runtime.spawn(async move {
-            let start = Instant::now();
-            while start.elapsed() < Duration::from_micros(200) {}
+            compute(Duration::from_micros(200));
             tokio::task::yield_now().await;
             send.send(()).unwrap();
             sleep(Duration::from_millis(200));
@@ -179,5 +272,30 @@ mod tests {
         let began_ns = seen.workers[0].began_ns.unwrap();
         assert!(began_ns >= spawned_ns + 200_000);
         assert!(seen.now_ns - began_ns >= 50_000_000, "{seen:?}");
+    }
+
+    #[test]
+    fn computing_is_dated_with_hooks_and_without() {
+        for (hooked, each_poll_is_a_turn) in [(true, true), (false, false), (false, true)] {
+            let mut builder = one_worker(each_poll_is_a_turn);
+            if hooked {
+                drop(Watchdog::builder().install(&mut builder));
+            }
+            let runtime = builder.build().unwrap();
+            // Makes the thread known.
+            let known = runtime.spawn(async {}.watched("known"));
+            runtime.block_on(known).unwrap();
+            let (mut observer, detector, mut seen) = seen_parked(&runtime);
+            let spawned_ns = observer.clock.now_ns();
+            runtime.spawn(async { compute(Duration::from_millis(200)) });
+            sleep(Duration::from_millis(100));
+            observer.observe(&detector, &mut seen);
+            let worker = seen.workers[0];
+            let since_ns = worker.began_ns.unwrap_or(seen.now_ns - worker.computed_ns);
+            assert!(since_ns >= spawned_ns, "{seen:?}");
+            // Other tests may want its CPU.
+            assert!(seen.now_ns - since_ns >= 10_000_000, "{seen:?}");
+            assert_eq!(worker.began_ns.is_some(), hooked);
+        }
     }
 }

@@ -66,6 +66,10 @@ impl ThreadProbe {
         match self.0 {}
     }
 
+    pub(crate) const fn cpu_ns(&self) -> Option<u64> {
+        match self.0 {}
+    }
+
     pub(crate) const fn activity(&self) -> Option<Activity> {
         match self.0 {}
     }

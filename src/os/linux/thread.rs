@@ -76,6 +76,11 @@ impl ThreadProbe {
         wait_ns(&self.schedstat)
     }
 
+    /// How long the thread has been on a CPU in all; less than 1 us.
+    pub(crate) fn cpu_ns(&self) -> Option<u64> {
+        cpu_ns(self.tid)
+    }
+
     /// What can be known without asking for its state, which takes as long again.
     pub(crate) fn spent(&self) -> Option<Spent> {
         let [_, wait_ns, runs] = schedstat(&self.schedstat)?;
