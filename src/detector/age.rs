@@ -9,6 +9,8 @@ use crate::detector::waiting::{Shares, Spent, ThreadTimes, Waiting};
 /// waited for a CPU. But a quarter of the time awake counts at least, so that a
 /// worker that starves is told too, only late: told sooner, a turn of short
 /// polls on a machine with three times more to do than CPUs would be a stall.
+/// And a wait of less than a sixteenth is not excused: the watchdog makes a thread
+/// wait by looking at it, and would have to look again for as long.
 #[derive(Clone, Debug)]
 pub(crate) struct Age {
     since_ns: u64,
@@ -107,9 +109,13 @@ impl Age {
 
     /// The part of the age that counts against the thresholds.
     pub(crate) fn counts_ns(&self, at_ns: u64) -> u64 {
-        let blamed_ns = at_ns
-            .saturating_sub(self.since_ns)
-            .saturating_sub(self.excused_ns);
-        blamed_ns.max(self.awake_ns(at_ns) / 4)
+        let awake_ns = self.awake_ns(at_ns);
+        let waited_ns = self.excused_ns.saturating_sub(self.gap_ns);
+        let waited_ns = if waited_ns > awake_ns / 16 {
+            waited_ns
+        } else {
+            0
+        };
+        awake_ns.saturating_sub(waited_ns).max(awake_ns / 4)
     }
 }

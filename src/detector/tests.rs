@@ -268,6 +268,26 @@ fn what_it_has_waited_for_a_cpu_before_it_was_seen_does_not_count() {
 }
 
 #[test]
+fn but_for_a_short_wait() {
+    for (waited_ms, due_ms) in [(1, 21), (2, 23)] {
+        let mut world = World::new(1);
+        world.look(0);
+        world.wake(0);
+        world.begin(7, 3, Some(0), 1);
+        world.times(Unit::Worker(0), 4, 0, ThreadState::OnCpu);
+        world.look(5);
+        world.times(
+            Unit::Worker(0),
+            19 - waited_ms,
+            waited_ms,
+            ThreadState::OnCpu,
+        );
+        world.look(20);
+        assert_eq!(world.detector.next_ns(), Some(due_ms * MS));
+    }
+}
+
+#[test]
 fn nor_does_the_wait_it_is_in() {
     // Nothing of it is credited yet.
     let account = account(7, 2, 0);
