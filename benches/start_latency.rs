@@ -3,19 +3,24 @@
 //! `cargo bench --bench start_latency` holds up one worker again and again, for three
 //! times the lowest threshold, with the default thresholds and the default tick. Late is
 //! from when a stall reached the threshold, without what its thread waited for a CPU, to
-//! when the callback is called with `Started`, while it lasts or soon after. A word, as
-//! in `-- computes`, is part of the only scenes' names.
+//! when the callback is called with `Started`, while it lasts or soon after. All modes
+//! take turns, in a few rounds; the first stall of each round, for which debug info may
+//! have to be read, is shown apart. A word, as in `-- computes`, is part of the only
+//! scenes' names.
 //!
 //! The floors are what nothing that does the like can be below on the machine: a thread
-//! that is told when each stall begins and only sleeps until the threshold; and one that
-//! looks as often as a watchdog does, counts from the first look that sees the stall, and
-//! has another thread tell.
+//! that is told when each stall begins and sleeps until the threshold; and one that looks
+//! as often as a watchdog does, and counts from the first look that sees the stall. Where
+//! the stuck thread computes, neither counts what it waits for a CPU, and both have it
+//! answer a signal, as who wants to know its line must; and both have another thread tell.
 
 #![allow(missing_docs, clippy::print_stdout)]
+// The floors interrupt a thread.
+#![cfg_attr(target_os = "linux", allow(unsafe_code))]
 
 use std::io;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Release};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{sleep, spawn};
@@ -25,7 +30,8 @@ use stallscope::{Phase, PollTiming, Thresholds, WatchExt, Watchdog};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::JoinHandle;
 
-const STALLS: usize = 150;
+const ROUNDS: usize = 2;
+const STALLS: usize = 100;
 const TICK: Duration = Duration::from_millis(5);
 /// What takes so long between two looks at the clock is no computing.
 const SURELY_WAITED: Duration = Duration::from_micros(50);
@@ -121,9 +127,13 @@ impl Scene {
         builder
     }
 
+    const fn computes(self) -> bool {
+        matches!(self, Scene::Computes | Scene::NoCoreFree)
+    }
+
     /// Returns when it reached the threshold.
     fn hold(self, span: Duration) -> Instant {
-        if matches!(self, Scene::Computes | Scene::NoCoreFree) {
+        if self.computes() {
             compute(span)
         } else {
             let start = Instant::now();
@@ -179,22 +189,99 @@ fn lock(log: &Log) -> MutexGuard<'_, Vec<Instant>> {
     log.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Tells of each stall whose start it is sent.
-fn knows(log: &Log) -> Sender<Instant> {
-    let (sender, starts) = channel::<Instant>();
-    let log = Arc::clone(log);
-    spawn(move || {
-        for start in starts {
-            sleep((start + threshold()).saturating_duration_since(Instant::now()));
-            lock(&log).push(Instant::now());
-        }
-    });
-    sender
+/// What one of the floors knows of a stall.
+#[derive(Clone, Copy)]
+struct Begun {
+    start: Instant,
+    had_computed: Duration,
+    stuck: Stuck,
 }
 
-/// Tells of each stall that it sees: an odd number, as long as it lasts; until there is
-/// nobody who could begin one.
-fn looks(log: &Log, stalls: &Arc<AtomicU64>) {
+/// A thread that may be made to answer.
+#[derive(Clone, Copy)]
+struct Stuck {
+    #[cfg(target_os = "linux")]
+    thread: libc::pthread_t,
+    computes: bool,
+}
+
+static ANSWERED: AtomicBool = AtomicBool::new(false);
+
+impl Stuck {
+    fn me(scene: Scene) -> Self {
+        Stuck {
+            // SAFETY: no preconditions.
+            #[cfg(target_os = "linux")]
+            thread: unsafe { libc::pthread_self() },
+            computes: scene.computes(),
+        }
+    }
+
+    /// How long the thread has been on a CPU.
+    fn on_cpu(self) -> Duration {
+        #[cfg(target_os = "linux")]
+        {
+            let mut clock = 0;
+            let mut time = libc::timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            };
+            // SAFETY: both are valid for the calls; the workers outlive what they poll.
+            unsafe {
+                libc::pthread_getcpuclockid(self.thread, &raw mut clock);
+                libc::clock_gettime(clock, &raw mut time);
+            }
+            let seconds = Duration::from_secs(time.tv_sec.unsigned_abs());
+            seconds + Duration::from_nanos(time.tv_nsec.unsigned_abs())
+        }
+        #[cfg(not(target_os = "linux"))]
+        Duration::ZERO
+    }
+
+    /// Sleeps until it has been at it for as long as the threshold, as far as is known
+    /// from then on.
+    fn wait(self, since: Instant, had_computed: Duration) {
+        sleep((since + threshold()).saturating_duration_since(Instant::now()));
+        if cfg!(target_os = "linux") && self.computes {
+            while let Some(left) = (had_computed + threshold()).checked_sub(self.on_cpu())
+                && since.elapsed() < 2 * threshold()
+            {
+                sleep(left.max(Duration::from_micros(20)));
+            }
+        }
+    }
+
+    /// Waits until it has answered, as a watchdog does; for a while.
+    fn interrupt(self) {
+        if !self.computes {
+            return;
+        }
+        #[cfg(target_os = "linux")]
+        {
+            extern "C" fn answer(_: libc::c_int) {
+                ANSWERED.store(true, Release);
+            }
+            let handler = answer as extern "C" fn(libc::c_int);
+            ANSWERED.store(false, Release);
+            // SAFETY: the handler only stores; the workers outlive what they poll.
+            unsafe {
+                libc::signal(libc::SIGUSR1, handler as libc::sighandler_t);
+                libc::pthread_kill(self.thread, libc::SIGUSR1);
+            }
+            let asked = Instant::now();
+            while !ANSWERED.load(Acquire) && asked.elapsed() < TICK {
+                if asked.elapsed() < Duration::from_micros(30) {
+                    std::hint::spin_loop();
+                } else {
+                    sleep(Duration::from_micros(200));
+                }
+            }
+        }
+    }
+}
+
+/// Tells when it is told to.
+fn teller(log: &Log) -> Sender<()> {
     let (sender, told) = channel::<()>();
     let log = Arc::clone(log);
     spawn(move || {
@@ -202,16 +289,47 @@ fn looks(log: &Log, stalls: &Arc<AtomicU64>) {
             lock(&log).push(Instant::now());
         }
     });
+    sender
+}
+
+/// Tells of each stall that it is sent.
+fn knows(log: &Log) -> Sender<Begun> {
+    let (sender, begun) = channel::<Begun>();
+    let teller = teller(log);
+    spawn(move || {
+        for begun in begun {
+            begun.stuck.wait(begun.start, begun.had_computed);
+            begun.stuck.interrupt();
+            let _ = teller.send(());
+        }
+    });
+    sender
+}
+
+/// What one that looks can see: the number of the stall, odd as long as it lasts.
+#[derive(Default)]
+struct Stalls {
+    number: AtomicU64,
+    stuck: Mutex<Option<Stuck>>,
+}
+
+/// Tells of each stall that it sees, until there is nobody who could begin one.
+fn looks(log: &Log, stalls: &Arc<Stalls>) {
+    let teller = teller(log);
     let stalls = Arc::downgrade(stalls);
     spawn(move || {
         let mut last = 0;
         while let Some(stalls) = stalls.upgrade() {
-            let number = stalls.load(Acquire);
+            let number = stalls.number.load(Acquire);
             if number % 2 == 1 && number != last {
                 last = number;
-                sleep(threshold());
-                if stalls.load(Acquire) == number {
-                    let _ = sender.send(());
+                let stuck = *stalls.stuck.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(stuck) = stuck {
+                    stuck.wait(Instant::now(), stuck.on_cpu());
+                    if stalls.number.load(Acquire) == number {
+                        stuck.interrupt();
+                        let _ = teller.send(());
+                    }
                 }
             }
             drop(stalls);
@@ -245,19 +363,30 @@ fn start(mode: Mode, scene: Scene, log: &Log) -> io::Result<(Runtime, Option<Wat
 }
 
 /// What came of the stalls of one mode in one scene.
+#[derive(Default)]
 struct Outcome {
-    /// Of those that were told of.
+    /// Of those that were told of, but for the first of each round.
     late: Vec<Duration>,
+    first: Vec<Duration>,
     stalls: usize,
     /// What was told and was none.
     others: usize,
+}
+
+impl Outcome {
+    fn add(&mut self, round: Outcome) {
+        self.late.extend(round.late);
+        self.first.extend(round.first);
+        self.stalls += round.stalls;
+        self.others += round.others;
+    }
 }
 
 fn measure(mode: Mode, scene: Scene) -> io::Result<Outcome> {
     let log = Log::default();
     let (runtime, watchdog) = start(mode, scene, &log)?;
     let knows = (mode == Mode::Knows).then(|| knows(&log));
-    let stalls = Arc::new(AtomicU64::new(0));
+    let stalls = Arc::new(Stalls::default());
     if mode == Mode::Looks {
         looks(&log, &stalls);
     }
@@ -271,13 +400,19 @@ fn measure(mode: Mode, scene: Scene) -> io::Result<Outcome> {
             let knows = knows.clone();
             let stalls = Arc::clone(&stalls);
             let stall = async move {
-                let start = Instant::now();
+                let (start, stuck) = (Instant::now(), Stuck::me(scene));
                 if let Some(knows) = knows {
-                    let _ = knows.send(start);
+                    let had_computed = stuck.on_cpu();
+                    let _ = knows.send(Begun {
+                        start,
+                        had_computed,
+                        stuck,
+                    });
                 }
-                stalls.fetch_add(1, Release);
+                *stalls.stuck.lock().unwrap_or_else(PoisonError::into_inner) = Some(stuck);
+                stalls.number.fetch_add(1, Release);
                 let reached = scene.hold(3 * threshold());
-                stalls.fetch_add(1, Release);
+                stalls.number.fetch_add(1, Release);
                 (start, reached, Instant::now())
             };
             spans.extend(mode.spawn(runtime.handle(), "stall", stall).await);
@@ -289,41 +424,49 @@ fn measure(mode: Mode, scene: Scene) -> io::Result<Outcome> {
     runtime.shutdown_background();
 
     let mut told = std::mem::take(&mut *lock(&log));
-    let mut late = Vec::new();
-    for (start, reached, end) in &spans {
+    let mut outcome = Outcome {
+        stalls: spans.len(),
+        ..Outcome::default()
+    };
+    for (number, (start, reached, end)) in spans.iter().enumerate() {
         let until = *end + GAP / 2;
         if let Some(at) = told.iter().position(|told| (*start..=until).contains(told)) {
-            late.push(told.swap_remove(at).saturating_duration_since(*reached));
+            let late = told.swap_remove(at).saturating_duration_since(*reached);
+            let those = if number == 0 {
+                &mut outcome.first
+            } else {
+                &mut outcome.late
+            };
+            those.push(late);
         }
     }
-    late.sort();
-    Ok(Outcome {
-        late,
-        stalls: spans.len(),
-        others: told.len(),
-    })
+    outcome.others = told.len();
+    Ok(outcome)
 }
 
-fn show(mode: Mode, outcome: &Outcome) {
+fn show(mode: Mode, outcome: &mut Outcome) {
     let Outcome {
         late,
+        first,
         stalls,
         others,
     } = outcome;
+    late.sort();
+    let ms = |late: &Duration| late.as_secs_f64() * 1e3;
     let at = |percent: usize| {
         let index = (late.len() * percent).div_ceil(100).max(1) - 1;
-        late.get(index)
-            .map_or(f64::NAN, |late| late.as_secs_f64() * 1e3)
+        late.get(index).map_or(f64::NAN, ms)
     };
     let in_time = late.iter().filter(|late| **late <= TICK).count();
     println!(
-        "  {:<28} {:>4} of {stalls} {:>7.2} {:>7.2} {:>7.2} {:>7.1} % {:>6}",
+        "  {:<28} {:>4} of {stalls} {:>7.2} {:>7.2} {:>7.2} {:>7.1} % {:>7.2} {:>6}",
         mode.name(),
-        late.len(),
+        late.len() + first.len(),
         at(50),
         at(99),
         at(100),
-        100.0 * in_time as f64 / *stalls as f64,
+        100.0 * in_time as f64 / late.len() as f64,
+        first.iter().max().map_or(f64::NAN, ms),
         others
     );
 }
@@ -333,7 +476,7 @@ fn main() -> io::Result<()> {
     let wanted = wanted.unwrap_or_default();
     for scene in SCENES.iter().filter(|scene| scene.name().contains(&wanted)) {
         println!(
-            "\n{}\n  {:<28} {:>11} {:>7} {:>7} {:>7} {:>9} {:>6}",
+            "\n{}\n  {:<28} {:>11} {:>7} {:>7} {:>7} {:>9} {:>7} {:>6}",
             scene.name(),
             "late, in ms",
             "told",
@@ -341,10 +484,17 @@ fn main() -> io::Result<()> {
             "99 %",
             "most",
             "in a tick",
+            "first",
             "others",
         );
-        for mode in MODES {
-            show(mode, &measure(mode, *scene)?);
+        let mut outcomes = MODES.map(|mode| (mode, Outcome::default()));
+        for _ in 0..ROUNDS {
+            for (mode, outcome) in &mut outcomes {
+                outcome.add(measure(*mode, *scene)?);
+            }
+        }
+        for (mode, outcome) in &mut outcomes {
+            show(*mode, outcome);
         }
     }
     Ok(())
