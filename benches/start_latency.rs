@@ -33,6 +33,8 @@ use tokio::task::JoinHandle;
 const ROUNDS: usize = 2;
 const STALLS: usize = 100;
 const TICK: Duration = Duration::from_millis(5);
+/// As a watchdog does, also while a stall lasts: there may be others.
+const LOOKS_EACH: Duration = Duration::from_micros(4_375);
 /// What takes so long between two looks at the clock is no computing.
 const SURELY_WAITED: Duration = Duration::from_micros(50);
 /// Between two stalls, so that what is told of one is not taken for the other's.
@@ -239,9 +241,11 @@ impl Stuck {
     }
 
     /// Sleeps until it has been at it for as long as the threshold, as far as is known
-    /// from then on.
-    fn wait(self, since: Instant, had_computed: Duration) {
-        sleep((since + threshold()).saturating_duration_since(Instant::now()));
+    /// from then on; for so long at once.
+    fn wait(self, since: Instant, had_computed: Duration, step: Duration) {
+        while let Some(left) = threshold().checked_sub(since.elapsed()) {
+            sleep(left.min(step));
+        }
         if cfg!(target_os = "linux") && self.computes {
             while let Some(left) = (had_computed + threshold()).checked_sub(self.on_cpu())
                 && since.elapsed() < 2 * threshold()
@@ -298,8 +302,9 @@ fn knows(log: &Log) -> Sender<Begun> {
     let teller = teller(log);
     spawn(move || {
         for begun in begun {
-            begun.stuck.wait(begun.start, begun.had_computed);
-            begun.stuck.interrupt();
+            let stuck = begun.stuck;
+            stuck.wait(begun.start, begun.had_computed, threshold());
+            stuck.interrupt();
             let _ = teller.send(());
         }
     });
@@ -325,7 +330,7 @@ fn looks(log: &Log, stalls: &Arc<Stalls>) {
                 last = number;
                 let stuck = *stalls.stuck.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Some(stuck) = stuck {
-                    stuck.wait(Instant::now(), stuck.on_cpu());
+                    stuck.wait(Instant::now(), stuck.on_cpu(), LOOKS_EACH);
                     if stalls.number.load(Acquire) == number {
                         stuck.interrupt();
                         let _ = teller.send(());
@@ -333,7 +338,7 @@ fn looks(log: &Log, stalls: &Arc<Stalls>) {
                 }
             }
             drop(stalls);
-            sleep(TICK / 8 * 7);
+            sleep(LOOKS_EACH);
         }
     });
 }
