@@ -107,7 +107,11 @@ impl Observer {
         let now = match before {
             _ if !matters || self.known.len() > MANY_WORKERS => None,
             // It sleeps.
-            Some(known) if worker.parked && worker.parks == known.worker.parks => known.spent,
+            Some(Known {
+                spent: Some(spent),
+                worker: before,
+                ..
+            }) if worker.parked && worker.parks == before.parks => Some(spent),
             _ => self.probe(thread)?.spent(),
         };
         self.known[index] = Some(Known {
@@ -274,28 +278,34 @@ mod tests {
         assert!(seen.now_ns - began_ns >= 50_000_000, "{seen:?}");
     }
 
+    /// Whether what a thread computes is known to have gone on for a while.
+    #[allow(clippy::unwrap_used)]
+    fn is_computing_dated(hooked: bool, each_poll_is_a_turn: bool) -> bool {
+        let mut builder = one_worker(each_poll_is_a_turn);
+        if hooked {
+            drop(Watchdog::builder().install(&mut builder));
+        }
+        let runtime = builder.build().unwrap();
+        // Makes the thread known.
+        let known = runtime.spawn(async {}.watched("known"));
+        runtime.block_on(known).unwrap();
+        let (mut observer, detector, mut seen) = seen_parked(&runtime);
+        let spawned_ns = observer.clock.now_ns();
+        runtime.spawn(async { compute(Duration::from_millis(200)) });
+        sleep(Duration::from_millis(100));
+        observer.observe(&detector, &mut seen);
+        let worker = seen.workers[0];
+        let since_ns = worker.began_ns.unwrap_or(seen.now_ns - worker.computed_ns);
+        assert!(since_ns >= spawned_ns, "{seen:?}");
+        worker.began_ns.is_some() == hooked && seen.now_ns - since_ns >= 10_000_000
+    }
+
     #[test]
     fn computing_is_dated_with_hooks_and_without() {
         for (hooked, each_poll_is_a_turn) in [(true, true), (false, false), (false, true)] {
-            let mut builder = one_worker(each_poll_is_a_turn);
-            if hooked {
-                drop(Watchdog::builder().install(&mut builder));
-            }
-            let runtime = builder.build().unwrap();
-            // Makes the thread known.
-            let known = runtime.spawn(async {}.watched("known"));
-            runtime.block_on(known).unwrap();
-            let (mut observer, detector, mut seen) = seen_parked(&runtime);
-            let spawned_ns = observer.clock.now_ns();
-            runtime.spawn(async { compute(Duration::from_millis(200)) });
-            sleep(Duration::from_millis(100));
-            observer.observe(&detector, &mut seen);
-            let worker = seen.workers[0];
-            let since_ns = worker.began_ns.unwrap_or(seen.now_ns - worker.computed_ns);
-            assert!(since_ns >= spawned_ns, "{seen:?}");
-            // Other tests may want its CPU.
-            assert!(seen.now_ns - since_ns >= 10_000_000, "{seen:?}");
-            assert_eq!(worker.began_ns.is_some(), hooked);
+            // Other tests may take its CPU just when it wakes.
+            let dated = (0..20).any(|_| is_computing_dated(hooked, each_poll_is_a_turn));
+            assert!(dated, "hooked {hooked}, turns {each_poll_is_a_turn}");
         }
     }
 }
