@@ -75,8 +75,10 @@ impl Observer {
         seen.accounts.clear();
         self.known.resize(seen.workers.len(), None);
         for index in 0..seen.workers.len() {
-            let before = self.known[index];
-            let mut account = self.account(index, seen);
+            let place = self.place_of(index).pack();
+            let before = self.known[index].take();
+            let before = before.filter(|known| is_there(known.thread, place));
+            let mut account = self.account(index, before, seen);
             seen.workers[index].computed_ns = self.computed_ns(index, before, seen);
             if let Some(account) = &mut account
                 && let Some((began_ns, spent)) = self.began(index, seen, last_ns, account)
@@ -92,15 +94,14 @@ impl Observer {
     }
 
     /// What the thread of a worker has done since the last tick.
-    fn account(&mut self, index: usize, seen: &Observation) -> Option<Account> {
+    fn account(
+        &mut self,
+        index: usize,
+        before: Option<Known>,
+        seen: &Observation,
+    ) -> Option<Account> {
         let worker = &seen.workers[index];
-        let before = self.known.get_mut(index)?.take();
         let place = self.place_of(index).pack();
-        let is_there = |thread: usize| {
-            let thread = registry().thread(thread);
-            thread.is_some_and(|thread| thread.place() == place)
-        };
-        let before = before.filter(|known| is_there(known.thread));
         let thread = before.map(|known| known.thread);
         let thread = thread.or_else(|| self.thread_of(index))?;
         let matters = is_hooked(thread, place) || seen.now_ns < self.contended_until_ns;
@@ -143,10 +144,11 @@ impl Observer {
         if !few || !self.is_multi_thread() || self.is_hooked(index) {
             return 0;
         }
-        let before = before.filter(|before| before.thread == now.thread);
         let slept_on = |before: &Known| before.worker.parks == worker.parks;
+        let asked_ns = now.spent.map(|spent| spent.cpu_ns);
         if worker.parked {
             let known_ns = before.filter(slept_on).and_then(|before| before.cpu_ns);
+            let known_ns = known_ns.or(asked_ns);
             let cpu_ns = known_ns.or_else(|| self.probe(now.thread)?.cpu_ns());
             self.known[index] = Some(Known { cpu_ns, ..now });
             return 0;
@@ -154,7 +156,8 @@ impl Observer {
         let computed_ns = before.and_then(|before| {
             let worked_ns = before.worked_ns(worker)?;
             let parked_ns = before.cpu_ns?;
-            let ran_ns = self.probe(now.thread)?.cpu_ns()?.saturating_sub(parked_ns);
+            let cpu_ns = asked_ns.or_else(|| self.probe(now.thread)?.cpu_ns());
+            let ran_ns = cpu_ns?.saturating_sub(parked_ns);
             let other_ns = worked_ns + between_turns_ns(worked_ns, ran_ns);
             Some(ran_ns.saturating_sub(other_ns + SURELY_AWAKE_NS))
         });
@@ -200,6 +203,12 @@ impl Observer {
         let known = self.known.get(worker).copied().flatten();
         known.is_some_and(|known| is_hooked(known.thread, place))
     }
+}
+
+/// Whether this thread still runs the worker of this place.
+fn is_there(thread: usize, place: u64) -> bool {
+    let thread = registry().thread(thread);
+    thread.is_some_and(|thread| thread.place() == place)
 }
 
 /// Whether hooks of this thread tell of the worker of this place.
