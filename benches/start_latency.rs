@@ -187,8 +187,8 @@ fn compute(span: Duration) -> Instant {
 /// When each stall was told of.
 type Log = Arc<Mutex<Vec<Instant>>>;
 
-fn lock(log: &Log) -> MutexGuard<'_, Vec<Instant>> {
-    log.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What one of the floors knows of a stall.
@@ -328,7 +328,7 @@ fn looks(log: &Log, stalls: &Arc<Stalls>) {
             let number = stalls.number.load(Acquire);
             if number % 2 == 1 && number != last {
                 last = number;
-                let stuck = *stalls.stuck.lock().unwrap_or_else(PoisonError::into_inner);
+                let stuck = *lock(&stalls.stuck);
                 if let Some(stuck) = stuck {
                     stuck.wait(Instant::now(), stuck.on_cpu(), LOOKS_EACH);
                     if stalls.number.load(Acquire) == number {
@@ -414,7 +414,7 @@ fn measure(mode: Mode, scene: Scene) -> io::Result<Outcome> {
                         stuck,
                     });
                 }
-                *stalls.stuck.lock().unwrap_or_else(PoisonError::into_inner) = Some(stuck);
+                *lock(&stalls.stuck) = Some(stuck);
                 stalls.number.fetch_add(1, Release);
                 let reached = scene.hold(3 * threshold());
                 stalls.number.fetch_add(1, Release);

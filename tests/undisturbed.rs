@@ -38,11 +38,12 @@ const STALLS: usize = 200;
 struct Load(Arc<AtomicBool>);
 
 impl Load {
-    fn new(threads: usize) -> Self {
+    fn new(threads: usize, begin: fn()) -> Self {
         let over = Arc::new(AtomicBool::new(false));
         for _ in 0..threads {
             let over = Arc::clone(&over);
             std::thread::spawn(move || {
+                begin();
                 while !over.load(Ordering::Relaxed) {
                     std::hint::spin_loop();
                 }
@@ -64,7 +65,7 @@ impl Drop for Load {
 /// before it can return, and a signal would interrupt it even now.
 fn stall_with(name: &'static str, call: impl Fn() + Send + Sync + Copy + 'static) {
     let _alone = alone();
-    let _load = Load::new(2);
+    let _load = Load::new(2, || ());
     let runtime = multi_thread(2);
     let told = Told::default();
     let watchdog = told.watch_with(eager(), &runtime);
@@ -184,24 +185,10 @@ fn blamed_beside_spinners(
     runtime
         .block_on(runtime.spawn(async { pin_to_first_cpu() }))
         .unwrap();
-    let over = Arc::new(AtomicBool::new(false));
-    let spinners: Vec<_> = (0..8)
-        .map(|_| {
-            let over = Arc::clone(&over);
-            std::thread::spawn(move || {
-                pin_to_first_cpu();
-                while !over.load(Ordering::Relaxed) {
-                    std::hint::spin_loop();
-                }
-            })
-        })
-        .collect();
+    let load = Load::new(8, pin_to_first_cpu);
     work();
     std::thread::sleep(ms(3_000));
-    over.store(true, Ordering::Relaxed);
-    for spinner in spinners {
-        spinner.join().unwrap();
-    }
+    drop(load);
     drop(watchdog);
     let mut told = told.all();
     println!("{} events in all", told.len());
