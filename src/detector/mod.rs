@@ -38,8 +38,7 @@ use crate::clock;
 use crate::severity::{Severity, Thresholds};
 use crate::stall::{Phase, StallKind};
 
-use age::Age;
-use hold::{PollHold, TurnHold};
+use hold::PollHold;
 use place::Placed;
 use unit::{Held, Teller};
 
@@ -143,21 +142,8 @@ impl Detector {
 
     /// When the next severity is reached if all goes on as it is.
     pub(crate) fn next_ns(&self) -> Option<u64> {
-        let due = |held: &Held| {
-            let next = Severity::ALL
-                .into_iter()
-                .find(|severity| Some(*severity) > held.told_severity())?;
-            let bound_ns = clock::ns_of(self.thresholds.of(next));
-            let age_ns = |age: &Age| age.counts_ns(self.last_ns);
-            let poll_ns = held.poll.as_ref().map(|poll| age_ns(&poll.age));
-            // That it is driven may be known by then; if not, nobody knows when.
-            let counts = |turn: &&TurnHold| turn.worker.driven || age_ns(&turn.age) < bound_ns;
-            let turn = held.turn.as_ref().filter(counts);
-            let turn_ns = turn.map(|turn| age_ns(&turn.age));
-            let left_ns = bound_ns.saturating_sub(poll_ns.max(turn_ns)?);
-            Some(self.last_ns.saturating_add(left_ns))
-        };
-        self.units.iter().filter_map(due).min()
+        let due_ns = |held: &Held| held.due_ns(self.last_ns, &self.thresholds);
+        self.units.iter().filter_map(due_ns).min()
     }
 
     /// Takes in what is seen now and appends what is to be told to `events`.

@@ -455,6 +455,21 @@ fn a_turn_is_looked_at_when_it_would_be_told_if_it_was_driven() {
 }
 
 #[test]
+fn a_turn_that_is_left_to_its_poll_is_not_looked_at_for_its_own_sake() {
+    // Told as a turn at 25 ms, or as the poll at 32.
+    for (begun_ms, due_ms, then_ms) in [(18, 25, 118), (12, 32, 32)] {
+        let mut world = World::new(1);
+        world.wake(0);
+        world.look_through(5, 10);
+        world.begin(7, 3, Some(0), begun_ms);
+        world.look(20);
+        assert_eq!(world.detector.next_ns(), Some(due_ms * MS));
+        world.look(25);
+        assert_eq!(world.detector.next_ns(), Some(then_ms * MS));
+    }
+}
+
+#[test]
 fn one_stuck_worker_is_one_episode() {
     let mut world = World::new(1);
     world.look(0);

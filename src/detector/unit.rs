@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use crate::clock;
 use crate::detector::age::Age;
 use crate::detector::hold::{PollHold, TurnHold};
 use crate::detector::observation::{
@@ -174,18 +175,39 @@ impl Held {
         }
     }
 
+    /// When the next severity is reached if all goes on as it did until then.
+    pub(crate) fn due_ns(&self, last_ns: u64, thresholds: &Thresholds) -> Option<u64> {
+        let told = self.told_severity();
+        let mut severities = Severity::ALL.into_iter();
+        let next = severities.find(|severity| Some(*severity) > told)?;
+        let bound_ns = clock::ns_of(thresholds.of(next));
+        let reached_ns = |age: &Age| {
+            let left_ns = bound_ns.saturating_sub(age.counts_ns(last_ns));
+            last_ns.saturating_add(left_ns)
+        };
+        let poll_ns = self.poll.as_ref().map(|poll| reached_ns(&poll.age));
+        let turn_ns = self.turn.as_ref().and_then(|turn| {
+            let at_ns = reached_ns(&turn.age);
+            // That it is driven may be known by then; if not, nobody knows when.
+            let in_time = turn.worker.driven || at_ns > last_ns;
+            (in_time && !self.poll_lasts(at_ns, thresholds)).then_some(at_ns)
+        });
+        poll_ns.into_iter().chain(turn_ns).min()
+    }
+
+    /// Whether a watched poll has been on the worker for so long that it will be told as
+    /// what it is in a moment, or will be over.
+    fn poll_lasts(&self, now_ns: u64, thresholds: &Thresholds) -> bool {
+        let soon_ns = clock::ns_of(thresholds.monitor) / 2;
+        let poll = self.poll.as_ref();
+        poll.is_some_and(|poll| poll.age.awake_ns(now_ns) >= soon_ns)
+    }
+
     /// The turn, unless it is not known to be driven or a watched poll is what it is made of.
     fn turn_to_blame(&self, now_ns: u64, thresholds: &Thresholds) -> Option<Age> {
-        // A watched poll that has been on the worker for that long will be told
-        // as what it is in a moment, or will be over.
-        let soon_ns = thresholds.monitor.as_nanos() / 2;
-        let poll_lasts = self
-            .poll
-            .as_ref()
-            .is_some_and(|poll| u128::from(poll.age.awake_ns(now_ns)) >= soon_ns);
         self.turn
             .as_ref()
-            .filter(|turn| turn.worker.driven && !poll_lasts)
+            .filter(|turn| turn.worker.driven && !self.poll_lasts(now_ns, thresholds))
             .map(|turn| turn.age.clone())
     }
 
