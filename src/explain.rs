@@ -51,8 +51,21 @@ pub(crate) enum Purpose {
     },
 }
 
-/// Called with each stack, or with none where it turns out to be of something else.
-pub(crate) type Explained = Box<dyn Fn(StallId, Option<Stack>) + Send + Sync>;
+/// What becomes of a job.
+#[derive(Debug)]
+pub(crate) enum Sent {
+    /// Done, without the thread. No stack if it turns out to be of something else than
+    /// the stall, or was not taken for one.
+    AtHand(Option<Arc<Stack>>),
+    /// The thread will do it.
+    Coming,
+    /// Not done: too many wait.
+    TooMany,
+}
+
+/// Called by the thread with each stack, or with none where it turns out to be of
+/// something else.
+pub(crate) type Explained = Box<dyn Fn(StallId, Option<Arc<Stack>>) + Send + Sync>;
 
 /// The queue to the thread, which ends when this is dropped.
 #[derive(Debug)]
@@ -84,18 +97,19 @@ impl Explainer {
         self.desk.loaded.load(Relaxed)
     }
 
-    /// Never waits; false for a stack too many, which is not symbolized.
-    pub(crate) fn send(&self, job: Job) -> bool {
+    /// Never waits.
+    pub(crate) fn send(&self, job: Job) -> Sent {
         if let Some(frames) = self.desk.at_hand(&job) {
-            self.desk.answer(job.purpose, frames);
-            return true;
+            let stack = self.desk.answer(job.purpose, frames);
+            return Sent::AtHand(stack.and_then(|(_, stack)| stack));
         }
         self.desk.pending.fetch_add(1, Relaxed);
-        let sent = self.sender.try_send(job).is_ok();
-        if !sent {
+        if self.sender.try_send(job).is_ok() {
+            Sent::Coming
+        } else {
             self.desk.pending.fetch_sub(1, Relaxed);
+            Sent::TooMany
         }
-        sent
     }
 }
 
@@ -116,9 +130,14 @@ impl Desk {
         found.ok().flatten()
     }
 
-    fn answer(&self, purpose: Purpose, frames: Vec<Frame>) {
+    /// The stack that it makes of the frames, and of which stall, if it is of one.
+    fn answer(
+        &self,
+        purpose: Purpose,
+        frames: Vec<Frame>,
+    ) -> Option<(StallId, Option<Arc<Stack>>)> {
         match purpose {
-            Purpose::Stall { id, of_turn } => (self.explained)(id, stack_of(frames, of_turn)),
+            Purpose::Stall { id, of_turn } => Some((id, stack_of(frames, of_turn).map(Arc::new))),
             Purpose::Driven {
                 of,
                 age_ns,
@@ -127,6 +146,7 @@ impl Desk {
             } => {
                 let passes = trim::passes_block_on(&frames);
                 driven.answer(&of, passes, age_ns, took_ns, self.clock.now_ns());
+                None
             }
         }
     }
@@ -158,7 +178,9 @@ fn run(jobs: &Receiver<Job>, desk: &Desk) {
             Ok(job) => {
                 let frames = lock(&desk.symbolizer).symbolize(&job.addresses, job.modules);
                 desk.loaded.store(true, Relaxed);
-                desk.answer(job.purpose, frames);
+                if let Some((id, stack)) = desk.answer(job.purpose, frames) {
+                    (desk.explained)(id, stack);
+                }
                 desk.pending.fetch_sub(1, Release);
             }
             Err(RecvTimeoutError::Timeout) => {
@@ -182,7 +204,7 @@ mod tests {
     use crate::clock::calibrate;
     use crate::os::module_files;
     use std::sync::mpsc::channel;
-    use std::thread::{current, sleep};
+    use std::thread::sleep;
     use std::time::Instant;
 
     fn job(id: u64, addresses: &[u64]) -> Job {
@@ -201,23 +223,21 @@ mod tests {
         let (answers, answered) = channel();
         let (go, gone) = channel();
         let gone = Mutex::new(gone);
-        let this = current().id();
-        let explained = move |id: StallId, stack: Option<Stack>| {
-            answers.send((id.0, current().id() == this, stack)).unwrap();
-            if current().id() != this {
-                lock(&gone).recv().unwrap();
-            }
+        let explained = move |id: StallId, stack: Option<Arc<Stack>>| {
+            answers.send((id.0, stack)).unwrap();
+            lock(&gone).recv().unwrap();
         };
         let explainer = start(calibrate(), Box::new(explained)).unwrap();
         let here = sleep as fn(Duration) as usize as u64;
         let there = Instant::now as fn() -> Instant as usize as u64;
         let jobs = [here, there, here];
         for (id, address) in (0..).zip(jobs) {
-            assert!(explainer.send(job(id, &[address])));
+            let sent = explainer.send(job(id, &[address]));
+            assert!(matches!(sent, Sent::Coming), "{sent:?}");
         }
         for id in 0..3 {
-            let (answered, here, stack) = answered.recv().unwrap();
-            assert_eq!((answered, here), (id, false));
+            let (of, stack) = answered.recv().unwrap();
+            assert_eq!(of, id);
             assert!(stack.is_some());
             go.send(()).unwrap();
         }
@@ -226,10 +246,10 @@ mod tests {
         }
         // The same again, and one beside it.
         for (id, address) in [(3, there), (4, there + 1)] {
-            assert!(explainer.send(job(id, &[address])));
-            let (answered, here, stack) = answered.try_recv().unwrap();
-            assert_eq!((answered, here), (id, true));
-            let function = stack.unwrap().frames()[0].function().unwrap().to_owned();
+            let Sent::AtHand(Some(stack)) = explainer.send(job(id, &[address])) else {
+                panic!("it waits for the thread");
+            };
+            let function = stack.frames()[0].function().unwrap().to_owned();
             assert!(function.contains("now"), "{function}");
         }
     }

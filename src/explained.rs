@@ -10,8 +10,8 @@ const MAX_KEPT: usize = 256;
 
 #[derive(Debug, Default)]
 struct OfStall {
-    /// Less than none where a stack overtook the event it was taken for.
-    coming: i32,
+    /// Less than none where a stack overtook the event that tells of it.
+    coming: i64,
     latest: Option<Arc<Stack>>,
 }
 
@@ -20,12 +20,19 @@ struct OfStall {
 pub(crate) struct Explained(BTreeMap<StallId, OfStall>);
 
 impl Explained {
-    /// A stack of this stall is being symbolized.
-    pub(crate) fn coming(&mut self, id: StallId) {
-        self.of(id).coming += 1;
+    /// So many stacks of this stall are being symbolized.
+    pub(crate) fn coming(&mut self, id: StallId, stacks: u32) {
+        if stacks > 0 {
+            self.of(id).coming += i64::from(stacks);
+        }
     }
 
-    /// It has been.
+    /// One that was at hand.
+    pub(crate) fn here(&mut self, id: StallId, stack: Arc<Stack>) {
+        self.of(id).latest = Some(stack);
+    }
+
+    /// One of those that were coming.
     pub(crate) fn arrived(&mut self, id: StallId, stack: Option<Arc<Stack>>) {
         let of_stall = self.of(id);
         of_stall.coming -= 1;
@@ -65,8 +72,11 @@ mod tests {
         let mut explained = Explained::default();
         let id = StallId(7);
         assert!(!explained.is_coming(id));
-        explained.coming(id);
-        explained.coming(id);
+        explained.here(id, Arc::default());
+        explained.coming(id, 0);
+        assert!(!explained.is_coming(id));
+        assert!(explained.stack(id).is_some());
+        explained.coming(id, 2);
         explained.arrived(id, Some(Arc::default()));
         assert!(explained.is_coming(id));
         assert!(explained.stack(id).is_some());
@@ -80,7 +90,7 @@ mod tests {
     fn a_stack_may_overtake_its_event() {
         let mut explained = Explained::default();
         explained.arrived(StallId(7), Some(Arc::default()));
-        explained.coming(StallId(7));
+        explained.coming(StallId(7), 1);
         assert!(!explained.is_coming(StallId(7)));
         assert!(explained.stack(StallId(7)).is_some());
     }
@@ -89,7 +99,7 @@ mod tests {
     fn stalls_without_an_end_do_not_pile_up() {
         let mut explained = Explained::default();
         for number in 0..10_000 {
-            explained.coming(StallId(number));
+            explained.coming(StallId(number), 1);
         }
         assert_eq!(explained.0.len(), MAX_KEPT);
         assert!(explained.is_coming(StallId(9_999)));

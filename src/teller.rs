@@ -42,7 +42,7 @@ pub(crate) type OnStall = Arc<dyn Fn(&StallEvent) + Send + Sync>;
 #[derive(Debug)]
 pub(crate) enum Message {
     Event(Box<Untold>),
-    /// One that an event was sent to wait for.
+    /// One that was coming.
     Stack(StallId, Option<Arc<Stack>>),
     /// A tracked future that was not woken for too long.
     Stuck(Box<LiveTask>),
@@ -57,8 +57,11 @@ pub(crate) enum Message {
 pub(crate) struct Untold {
     pub(crate) event: StallEvent,
     pub(crate) span: u64,
-    /// A stack that was taken for it is being symbolized.
-    pub(crate) stack_coming: bool,
+    /// One that was at hand. With the event, as a message of its own would wake this
+    /// thread for nothing, and who sends both may lose its CPU in between for 4 ms.
+    pub(crate) stack: Option<Arc<Stack>>,
+    /// How many have been sent to be symbolized since the stall's event before.
+    pub(crate) stacks_coming: u32,
     /// Stacks take microseconds to symbolize at the moment, and not as the first does.
     pub(crate) stacks_are_prompt: bool,
 }
@@ -182,10 +185,11 @@ impl Teller {
         }
     }
 
-    fn hear(&mut self, untold: Untold) {
-        let stall = &untold.event.stall;
-        if untold.stack_coming {
-            self.explained.coming(stall.id());
+    fn hear(&mut self, mut untold: Untold) {
+        let id = untold.event.stall.id();
+        self.explained.coming(id, untold.stacks_coming);
+        if let Some(stack) = untold.stack.take() {
+            self.explained.here(id, stack);
         }
         let patience = match untold.event.phase {
             Phase::Ended => PATIENCE_AT_END,

@@ -8,11 +8,11 @@ use crate::cause::{self, Evidence};
 use crate::clock::Calibrated;
 use crate::detector::{Observation, Shares, Told, WorkerSeen};
 use crate::driven::Driven;
-use crate::explain::{Explainer, Job, Purpose};
+use crate::explain::{Explainer, Job, Purpose, Sent};
 use crate::os::{Activity, Captured, Capturer, Doing, Miss, SURELY_BACK_NS};
 use crate::registry::lock;
 use crate::report::Confidence;
-use crate::stall::{Cause, Phase, StallId, StallKind};
+use crate::stall::{Cause, Phase, Stack, StallId, StallKind};
 use crate::teller::{Message, Queue};
 use crate::watchdog::Shared;
 use crate::watchdog::observe::Observer;
@@ -34,6 +34,10 @@ struct Open {
     asleep: Vec<(Doing, u32)>,
     last: Option<Doing>,
     tries_left: u8,
+    /// Taken since its last event, at hand.
+    stack: Option<Arc<Stack>>,
+    /// And those that are being symbolized.
+    stacks_coming: u32,
     /// At the last look that asked for it.
     activity: Option<Activity>,
     sleep: OneSleep,
@@ -84,8 +88,9 @@ pub(crate) struct Inquiry {
 #[derive(Debug)]
 pub(crate) struct Finding {
     pub(crate) cause: Cause,
-    /// A stack was taken and is being symbolized.
-    pub(crate) stack_coming: bool,
+    pub(crate) stack: Option<Arc<Stack>>,
+    /// How many more are being symbolized.
+    pub(crate) stacks_coming: u32,
     /// Of a turn: how sure it is that it is one poll.
     pub(crate) one_poll: Option<Confidence>,
     /// Of a turn: how many polls there were at least.
@@ -137,21 +142,22 @@ impl Inquiry {
             asleep: Vec::new(),
             last: None,
             tries_left: 0,
+            stack: None,
+            stacks_coming: 0,
             activity: None,
             sleep: OneSleep::default(),
             tasks: Tasks::default(),
         });
         open.told = *told;
         open.seen_ns = seen.now_ns;
-        let mut stack_coming = false;
         if goes_on {
             open.tries_left = TRIES;
-            stack_coming = self.look(&mut open, observer, seen);
+            self.look(&mut open, observer, seen);
         } else if told.phase == Phase::Ended
             && let Some(capturer) = &mut self.capturer
             && let Some(addresses) = observer.last_words(capturer, told)
         {
-            stack_coming = self.explain(told, addresses);
+            self.explain(&mut open, addresses);
         }
         let cause = cause::judge(&Evidence {
             shares: told.shares,
@@ -166,12 +172,15 @@ impl Inquiry {
             StallKind::Poll => None,
         };
         let polls = open.tasks.polls.max(told.shares.polls);
+        let stack = open.stack.take();
+        let stacks_coming = std::mem::take(&mut open.stacks_coming);
         if goes_on {
             self.open.insert(told.id, open);
         }
         Finding {
             cause,
-            stack_coming,
+            stack,
+            stacks_coming,
             one_poll,
             polls,
         }
@@ -222,9 +231,7 @@ impl Inquiry {
         }
     }
 
-    /// True if a stack was taken.
-    fn look(&mut self, open: &mut Open, observer: &mut Observer, seen: &Observation) -> bool {
-        let mut stack_coming = false;
+    fn look(&mut self, open: &mut Open, observer: &mut Observer, seen: &Observation) {
         open.last = None;
         if open.tries_left > 0
             && let Some(capturer) = &mut self.capturer
@@ -234,7 +241,9 @@ impl Inquiry {
                 .and_then(|_| observer.activity(&open.told, seen));
             let awake = open.is_awake(now);
             let captured = observer.capture(capturer, &open.told, seen, awake);
-            stack_coming = captured.is_some_and(|captured| self.take(captured, open));
+            if let Some(captured) = captured {
+                self.take(captured, open);
+            }
             // Asked for only to compare the next try with: it takes longer than a stack.
             if open.tries_left > 0 {
                 open.activity = now.or_else(|| observer.activity(&open.told, seen));
@@ -250,7 +259,6 @@ impl Inquiry {
                 None => open.asleep.push((doing, 1)),
             }
         }
-        stack_coming
     }
 
     fn look_for_one_poll(&mut self, open: &mut Open, observer: &mut Observer, seen: &Observation) {
@@ -267,8 +275,7 @@ impl Inquiry {
         open.activity = activity;
     }
 
-    /// True if there is a stack.
-    fn take(&mut self, captured: Result<Captured, Miss>, open: &mut Open) -> bool {
+    fn take(&mut self, captured: Result<Captured, Miss>, open: &mut Open) {
         open.tries_left -= 1;
         let (doing, stack) = match captured {
             Ok(captured) => (Some(captured.doing), captured.stack),
@@ -278,7 +285,7 @@ impl Inquiry {
         let miss = match stack {
             Ok(addresses) => {
                 open.tries_left = 0;
-                return self.explain(&open.told, addresses);
+                return self.explain(open, addresses);
             }
             Err(miss) => miss,
         };
@@ -293,7 +300,6 @@ impl Inquiry {
         if open.tries_left == 0 {
             self.shared.stack_misses.fetch_add(1, Relaxed);
         }
-        false
     }
 
     /// Says so once, unless it is what the user asked for.
@@ -305,18 +311,28 @@ impl Inquiry {
         *no_stacks = Some(miss.to_string());
     }
 
-    /// Hands a stack on; false if it will not be symbolized.
-    fn explain(&self, told: &Told, addresses: Vec<u64>) -> bool {
-        self.capturer.as_ref().is_some_and(|capturer| {
-            self.explainer.send(Job {
-                purpose: Purpose::Stall {
-                    id: StallId(told.id),
-                    of_turn: told.poll.is_none(),
-                },
-                addresses,
-                modules: capturer.modules(),
-            })
-        })
+    /// Has a stack symbolized, for the next event.
+    fn explain(&self, open: &mut Open, addresses: Vec<u64>) {
+        let Some(capturer) = &self.capturer else {
+            return;
+        };
+        let id = StallId(open.told.id);
+        let sent = self.explainer.send(Job {
+            purpose: Purpose::Stall {
+                id,
+                of_turn: open.told.poll.is_none(),
+            },
+            addresses,
+            modules: capturer.modules(),
+        });
+        match sent {
+            Sent::AtHand(None) | Sent::TooMany => {}
+            Sent::AtHand(Some(stack)) => {
+                self.shared.ledger().attach(id, &stack);
+                open.stack = Some(stack);
+            }
+            Sent::Coming => open.stacks_coming += 1,
+        }
     }
 }
 

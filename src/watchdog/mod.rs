@@ -38,6 +38,7 @@ use crate::report::{self, Report, SCHEMA_VERSION, TaskPolls};
 use crate::rollcall;
 use crate::runtime::{Gone, Runtime};
 use crate::sampler::{self, Lag};
+use crate::stall::Stack;
 use crate::teller::{self, Ending, Message, Telling};
 use crate::threads;
 use crate::track;
@@ -170,11 +171,11 @@ impl Watchdog {
             teller::start(clock, tick, settings.on_stall.clone(), Arc::clone(&telling))?;
         let attached = Arc::clone(&shared);
         let stacks = queue.clone();
-        let explained = move |id, stack: Option<_>| {
+        let explained = move |id, stack: Option<Arc<Stack>>| {
             if let Some(stack) = &stack {
                 attached.ledger().attach(id, stack);
             }
-            stacks.send(Message::Stack(id, stack.map(Arc::new)));
+            stacks.send(Message::Stack(id, stack));
         };
         let explainer = explain::start(clock, Box::new(explained))?;
 

@@ -260,7 +260,8 @@ impl Patrol {
             self.queue.send(Message::Event(Box::new(Untold {
                 event,
                 span: told.culprit.map_or(0, |layer| layer.span),
-                stack_coming: found.stack_coming,
+                stack: found.stack,
+                stacks_coming: found.stacks_coming,
                 stacks_are_prompt: self.inquiry.are_stacks_prompt(),
             })));
         }
