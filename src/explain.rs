@@ -56,7 +56,7 @@ pub(crate) enum Purpose {
 pub(crate) enum Sent {
     /// Done, without the thread. No stack if it turns out to be of something else than
     /// the stall, or was not taken for one.
-    AtHand(Option<Arc<Stack>>),
+    AtHand(Option<Stack>),
     /// The thread will do it.
     Coming,
     /// Not done: too many wait.
@@ -65,7 +65,7 @@ pub(crate) enum Sent {
 
 /// Called by the thread with each stack, or with none where it turns out to be of
 /// something else.
-pub(crate) type Explained = Box<dyn Fn(StallId, Option<Arc<Stack>>) + Send + Sync>;
+pub(crate) type Explained = Box<dyn Fn(StallId, Option<Stack>) + Send + Sync>;
 
 /// The queue to the thread, which ends when this is dropped.
 #[derive(Debug)]
@@ -131,13 +131,9 @@ impl Desk {
     }
 
     /// The stack that it makes of the frames, and of which stall, if it is of one.
-    fn answer(
-        &self,
-        purpose: Purpose,
-        frames: Vec<Frame>,
-    ) -> Option<(StallId, Option<Arc<Stack>>)> {
+    fn answer(&self, purpose: Purpose, frames: Vec<Frame>) -> Option<(StallId, Option<Stack>)> {
         match purpose {
-            Purpose::Stall { id, of_turn } => Some((id, stack_of(frames, of_turn).map(Arc::new))),
+            Purpose::Stall { id, of_turn } => Some((id, stack_of(frames, of_turn))),
             Purpose::Driven {
                 of,
                 age_ns,
@@ -223,7 +219,7 @@ mod tests {
         let (answers, answered) = channel();
         let (go, gone) = channel();
         let gone = Mutex::new(gone);
-        let explained = move |id: StallId, stack: Option<Arc<Stack>>| {
+        let explained = move |id: StallId, stack: Option<Stack>| {
             answers.send((id.0, stack)).unwrap();
             lock(&gone).recv().unwrap();
         };

@@ -1,7 +1,6 @@
 //! The stacks of stalls that are still told of: which are here, which are coming.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use crate::stall::{Stack, StallId};
 
@@ -12,7 +11,7 @@ const MAX_KEPT: usize = 256;
 struct OfStall {
     /// Less than none where a stack overtook the event that tells of it.
     coming: i64,
-    latest: Option<Arc<Stack>>,
+    latest: Option<Stack>,
 }
 
 /// By stall, until its end is told.
@@ -28,12 +27,12 @@ impl Explained {
     }
 
     /// One that was at hand.
-    pub(crate) fn here(&mut self, id: StallId, stack: Arc<Stack>) {
+    pub(crate) fn here(&mut self, id: StallId, stack: Stack) {
         self.of(id).latest = Some(stack);
     }
 
     /// One of those that were coming.
-    pub(crate) fn arrived(&mut self, id: StallId, stack: Option<Arc<Stack>>) {
+    pub(crate) fn arrived(&mut self, id: StallId, stack: Option<Stack>) {
         let of_stall = self.of(id);
         of_stall.coming -= 1;
         of_stall.latest = stack.or(of_stall.latest.take());
@@ -54,7 +53,7 @@ impl Explained {
 
     /// The latest that is here.
     pub(crate) fn stack(&self, id: StallId) -> Option<&Stack> {
-        self.0.get(&id)?.latest.as_deref()
+        self.0.get(&id)?.latest.as_ref()
     }
 
     /// Its end has been told.
@@ -72,15 +71,15 @@ mod tests {
         let mut explained = Explained::default();
         let id = StallId(7);
         assert!(!explained.is_coming(id));
-        explained.here(id, Arc::default());
+        explained.here(id, Stack::default());
         explained.coming(id, 0);
         assert!(!explained.is_coming(id));
         assert!(explained.stack(id).is_some());
         explained.coming(id, 2);
-        explained.arrived(id, Some(Arc::default()));
+        explained.arrived(id, Some(Stack::default()));
         assert!(explained.is_coming(id));
         assert!(explained.stack(id).is_some());
-        explained.arrived(id, Some(Arc::default()));
+        explained.arrived(id, Some(Stack::default()));
         assert!(!explained.is_coming(id));
         explained.forget(id);
         assert!(explained.stack(id).is_none());
@@ -89,7 +88,7 @@ mod tests {
     #[test]
     fn a_stack_may_overtake_its_event() {
         let mut explained = Explained::default();
-        explained.arrived(StallId(7), Some(Arc::default()));
+        explained.arrived(StallId(7), Some(Stack::default()));
         explained.coming(StallId(7), 1);
         assert!(!explained.is_coming(StallId(7)));
         assert!(explained.stack(StallId(7)).is_some());

@@ -179,10 +179,11 @@ mod tests {
 
     fn stack(line: u32) -> Stack {
         Stack {
-            frames: vec![Frame {
+            frames: [Frame {
                 line: Some(line),
                 ..Frame::default()
-            }],
+            }]
+            .into(),
             culprit: Some(0),
             leaf: None,
         }

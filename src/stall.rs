@@ -1,6 +1,7 @@
 //! What is told of a stall: plain data.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -187,12 +188,14 @@ impl Task {
 /// One function on a stack.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Frame {
-    pub(crate) function: Option<String>,
-    pub(crate) file: Option<String>,
+    // Shared: a stack has dozens of functions, each stall that is kept has one, and what
+    // is told of while it lasts must not be late for the copying.
+    pub(crate) function: Option<Arc<str>>,
+    pub(crate) file: Option<Arc<str>>,
     pub(crate) line: Option<u32>,
     pub(crate) column: Option<u32>,
-    pub(crate) module: Option<String>,
-    pub(crate) build_id: Option<String>,
+    pub(crate) module: Option<Arc<str>>,
+    pub(crate) build_id: Option<Arc<str>>,
     pub(crate) address: u64,
 }
 
@@ -283,7 +286,7 @@ fn relative(file: &str) -> &str {
 /// Where a stuck thread was.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Stack {
-    pub(crate) frames: Vec<Frame>,
+    pub(crate) frames: Arc<[Frame]>,
     pub(crate) culprit: Option<usize>,
     pub(crate) leaf: Option<usize>,
 }

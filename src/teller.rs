@@ -43,7 +43,7 @@ pub(crate) type OnStall = Arc<dyn Fn(&StallEvent) + Send + Sync>;
 pub(crate) enum Message {
     Event(Box<Untold>),
     /// One that was coming.
-    Stack(StallId, Option<Arc<Stack>>),
+    Stack(StallId, Option<Stack>),
     /// A tracked future that was not woken for too long.
     Stuck(Box<LiveTask>),
     /// Why there are no stacks.
@@ -59,7 +59,7 @@ pub(crate) struct Untold {
     pub(crate) span: u64,
     /// One that was at hand. With the event, as a message of its own would wake this
     /// thread for nothing, and who sends both may lose its CPU in between for 4 ms.
-    pub(crate) stack: Option<Arc<Stack>>,
+    pub(crate) stack: Option<Stack>,
     /// How many have been sent to be symbolized since the stall's event before.
     pub(crate) stacks_coming: u32,
     /// Stacks take microseconds to symbolize at the moment, and not as the first does.
@@ -214,7 +214,7 @@ impl Teller {
     fn tell(&mut self, mut message: Untold) {
         let stall = &mut message.event.stall;
         if let Some(stack) = self.explained.stack(stall.id()) {
-            stall.stack = Some(Stack::clone(stack));
+            stall.stack = Some(stack.clone());
             stall.refine_cause();
         }
         if message.event.phase == Phase::Ended {

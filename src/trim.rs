@@ -59,7 +59,7 @@ pub(crate) fn trim(frames: &[Frame]) -> Trimmed {
 pub(crate) fn stack_of(frames: Vec<Frame>) -> Stack {
     let Trimmed { culprit, leaf } = trim(&frames);
     Stack {
-        frames,
+        frames: frames.into(),
         culprit,
         leaf,
     }
@@ -239,8 +239,8 @@ mod tests {
 
     fn frame(function: &str, file: &str) -> Frame {
         Frame {
-            function: Some(function.to_owned()),
-            file: (!file.is_empty()).then(|| file.to_owned()),
+            function: Some(function.into()),
+            file: (!file.is_empty()).then(|| file.into()),
             line: Some(1),
             ..Frame::default()
         }

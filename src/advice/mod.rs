@@ -176,11 +176,11 @@ mod tests {
 
     fn stack(called: &str) -> Stack {
         let frame = |name: &str| Frame {
-            function: Some(name.to_owned()),
+            function: Some(name.into()),
             ..Frame::default()
         };
         Stack {
-            frames: vec![frame(called), frame("app::handler")],
+            frames: [frame(called), frame("app::handler")].into(),
             culprit: Some(1),
             leaf: Some(0),
         }

@@ -9,6 +9,7 @@ use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 #[cfg(all(
     target_os = "linux",
@@ -139,7 +140,7 @@ pub(crate) struct ModuleFile {
     pub(crate) path: PathBuf,
     pub(crate) bias: u64,
     pub(crate) range: Range<u64>,
-    pub(crate) build_id: Option<String>,
+    pub(crate) build_id: Option<Arc<str>>,
 }
 
 /// Why there is no stack.

@@ -61,8 +61,8 @@ fn report_of(id: u64, stalls: &[Stall]) -> Report {
 
 fn frame(function: &str, file: &str, line: u32) -> Frame {
     Frame {
-        function: Some(function.to_owned()),
-        file: Some(file.to_owned()),
+        function: Some(function.into()),
+        file: Some(file.into()),
         line: Some(line),
         ..Frame::default()
     }
@@ -102,11 +102,12 @@ fn stall(id: u64, start_ms: u64, ms: u64, cause: Cause, stack: Option<Stack>, na
 
 fn stack(callee: &str, function: &str, line: u32) -> Option<Stack> {
     Some(Stack {
-        frames: vec![
+        frames: [
             frame(callee, "/rustc/x/library/std/src/fs.rs", 1),
             frame(function, "src/upload.rs", line),
             frame("shop::main", "src/main.rs", 3),
-        ],
+        ]
+        .into(),
         culprit: Some(1),
         leaf: Some(0),
     })

@@ -35,7 +35,7 @@ struct Open {
     last: Option<Doing>,
     tries_left: u8,
     /// Taken since its last event, at hand.
-    stack: Option<Arc<Stack>>,
+    stack: Option<Stack>,
     /// And those that are being symbolized.
     stacks_coming: u32,
     /// At the last look that asked for it.
@@ -88,7 +88,7 @@ pub(crate) struct Inquiry {
 #[derive(Debug)]
 pub(crate) struct Finding {
     pub(crate) cause: Cause,
-    pub(crate) stack: Option<Arc<Stack>>,
+    pub(crate) stack: Option<Stack>,
     /// How many more are being symbolized.
     pub(crate) stacks_coming: u32,
     /// Of a turn: how sure it is that it is one poll.

@@ -171,7 +171,7 @@ impl Watchdog {
             teller::start(clock, tick, settings.on_stall.clone(), Arc::clone(&telling))?;
         let attached = Arc::clone(&shared);
         let stacks = queue.clone();
-        let explained = move |id, stack: Option<Arc<Stack>>| {
+        let explained = move |id, stack: Option<Stack>| {
             if let Some(stack) = &stack {
                 attached.ledger().attach(id, stack);
             }

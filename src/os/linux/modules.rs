@@ -17,7 +17,7 @@ pub(crate) struct Module {
     /// What is added to an address in the file to get one in memory.
     pub(crate) bias: u64,
     pub(crate) range: Range<u64>,
-    pub(crate) build_id: Option<String>,
+    pub(crate) build_id: Option<Arc<str>>,
     /// Address ranges of code.
     pub(crate) code: Vec<Range<u64>>,
     pub(crate) tables: Option<Tables>,
@@ -227,7 +227,7 @@ fn tables_at(
 }
 
 /// The GNU build id among ELF notes: name size, content size, type, name, content.
-fn build_id_in(mut notes: &[u8]) -> Option<String> {
+fn build_id_in(mut notes: &[u8]) -> Option<Arc<str>> {
     const BUILD_ID: u32 = 3;
     loop {
         let (head, rest) = notes.split_first_chunk::<12>()?;
@@ -241,7 +241,8 @@ fn build_id_in(mut notes: &[u8]) -> Option<String> {
         let rest = rest.get(padded(name_size)?..)?;
         let content = rest.get(..usize::try_from(size).ok()?)?;
         if kind == BUILD_ID && name == b"GNU\0" {
-            return Some(content.iter().map(|byte| format!("{byte:02x}")).collect());
+            let digits: String = content.iter().map(|byte| format!("{byte:02x}")).collect();
+            return Some(digits.into());
         }
         notes = rest.get(padded(size)?..)?;
     }

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use addr2line::Loader;
 
@@ -107,7 +108,7 @@ impl Symbolizer {
             module: module
                 .path
                 .file_name()
-                .map(|name| name.to_string_lossy().into_owned()),
+                .map(|name| name.to_string_lossy().into()),
             build_id: module.build_id.clone(),
             address: relative,
             ..Frame::default()
@@ -165,7 +166,7 @@ fn frames_at(loader: &Loader, relative: u64, bare: &Frame) -> Vec<Frame> {
             let location = frame.location;
             found.push(Frame {
                 function: name.map(|name| demangle(&name)),
-                file: location.as_ref().and_then(|at| at.file).map(str::to_owned),
+                file: location.as_ref().and_then(|at| at.file).map(Into::into),
                 line: location.as_ref().and_then(|at| at.line),
                 column: location.as_ref().and_then(|at| at.column),
                 ..bare.clone()
@@ -186,7 +187,7 @@ fn frames_at(loader: &Loader, relative: u64, bare: &Frame) -> Vec<Frame> {
     found
 }
 
-fn demangle(name: &str) -> String {
+fn demangle(name: &str) -> Arc<str> {
     // Alternate: without the hash.
-    format!("{:#}", rustc_demangle::demangle(name))
+    format!("{:#}", rustc_demangle::demangle(name)).into()
 }
