@@ -214,7 +214,7 @@ impl Looking {
         let capturer = self
             .capturer
             .get_or_insert_with(|| Capturer::new(SignalUse::Signal(DEFAULT_SIGNAL)));
-        let Ok(captured) = capturer.capture(tid, Some(anchor), awake, &still) else {
+        let Ok(captured) = capturer.capture(probe, Some(anchor), awake, &still) else {
             seen.tries += 1;
             return;
         };
@@ -282,7 +282,7 @@ fn probe(
     tid: i32,
 ) -> Option<&ThreadProbe> {
     if probes.get(&number).is_none_or(|probe| probe.tid() != tid) {
-        probes.insert(number, ThreadProbe::open(tid)?);
+        probes.insert(number, ThreadProbe::open(tid).ok()?);
     }
     probes.get(&number)
 }

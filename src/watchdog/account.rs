@@ -113,7 +113,7 @@ impl Observer {
                 worker: before,
                 ..
             }) if worker.parked && worker.parks == before.parks => Some(spent),
-            _ => self.probe(thread)?.spent(),
+            _ => self.probe(thread).ok()?.spent(),
         };
         self.known[index] = Some(Known {
             thread,
@@ -149,14 +149,14 @@ impl Observer {
         if worker.parked {
             let known_ns = before.filter(slept_on).and_then(|before| before.cpu_ns);
             let known_ns = known_ns.or(asked_ns);
-            let cpu_ns = known_ns.or_else(|| self.probe(now.thread)?.cpu_ns());
+            let cpu_ns = known_ns.or_else(|| self.probe(now.thread).ok()?.cpu_ns());
             self.known[index] = Some(Known { cpu_ns, ..now });
             return 0;
         }
         let computed_ns = before.and_then(|before| {
             let worked_ns = before.worked_ns(worker)?;
             let parked_ns = before.cpu_ns?;
-            let cpu_ns = asked_ns.or_else(|| self.probe(now.thread)?.cpu_ns());
+            let cpu_ns = asked_ns.or_else(|| self.probe(now.thread).ok()?.cpu_ns());
             let ran_ns = cpu_ns?.saturating_sub(parked_ns);
             let other_ns = worked_ns + between_turns_ns(worked_ns, ran_ns);
             Some(ran_ns.saturating_sub(other_ns + SURELY_AWAKE_NS))

@@ -18,7 +18,7 @@ impl Late {
     /// For the calling thread.
     pub(crate) fn new(tolerance_ns: u64) -> Self {
         let mut late = Late {
-            own: ThreadProbe::open(os::thread_id()),
+            own: ThreadProbe::open(os::thread_id()).ok(),
             tolerance_ns,
             had_waited_ns: 0,
             unsure_ns: 0,

@@ -8,7 +8,7 @@ use crate::detector::{
     Detector, FinishedSeen, Layer, Observation, PollId, PollSeen, ThreadTimes, Unit,
 };
 use crate::driven::Driven;
-use crate::os::ThreadProbe;
+use crate::os::{Miss, ThreadProbe};
 use crate::registry::{Place, RuntimeId, Tag, Thread, registry};
 use crate::runtime::Runtime;
 use crate::slot::Poll;
@@ -21,7 +21,7 @@ pub(crate) struct Observer {
     pub(super) runtime: Runtime,
     driven: Arc<Driven>,
     /// Kept open, by the number of the thread's entry.
-    probes: HashMap<usize, ThreadProbe>,
+    pub(super) probes: HashMap<usize, ThreadProbe>,
     /// By worker, as of the last tick.
     pub(super) known: Vec<Option<Known>>,
     /// Until then all threads of workers are asked about at each look.
@@ -207,7 +207,7 @@ impl Observer {
     }
 
     fn times(&mut self, number: usize) -> Option<ThreadTimes> {
-        let Some(times) = self.probe(number)?.times() else {
+        let Some(times) = self.probe(number).ok()?.times() else {
             self.probes.remove(&number);
             return None;
         };
@@ -217,8 +217,11 @@ impl Observer {
         })
     }
 
-    pub(super) fn probe(&mut self, number: usize) -> Option<&ThreadProbe> {
-        let tid = registry().thread(number)?.tid()?;
+    pub(super) fn probe(&mut self, number: usize) -> Result<&ThreadProbe, Miss> {
+        let thread = registry().thread(number).ok_or(Miss::Gone)?;
+        // 0, which is nobody's, also where threads have none: why nothing is known of
+        // them is told there.
+        let tid = thread.tid().unwrap_or(0);
         let fits = self
             .probes
             .get(&number)
@@ -226,6 +229,6 @@ impl Observer {
         if !fits {
             self.probes.insert(number, ThreadProbe::open(tid)?);
         }
-        self.probes.get(&number)
+        self.probes.get(&number).ok_or(Miss::Gone)
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::detector::{Observation, Told, Unit, WorkerSeen};
 use crate::os::{Activity, Captured, Capturer, Doing, Miss, ThreadProbe};
-use crate::registry::{Thread, registry};
+use crate::registry::registry;
 use crate::watchdog::observe::Observer;
 
 /// The thread that a stall holds up.
@@ -19,7 +19,7 @@ impl Observer {
     /// or the stall is over. Looks so often, some 10 us each, until it is asleep.
     pub(crate) fn doing(&mut self, told: &Told, seen: &Observation, looks: usize) -> Option<Doing> {
         let thread = self.target(told, seen)?.number;
-        let doing = self.probe(thread)?.doing(looks);
+        let doing = self.probe(thread).ok()?.doing(looks);
         // A worker that has gone on since may have parked.
         doing.filter(|_| {
             self.target(told, seen)
@@ -39,16 +39,15 @@ impl Observer {
         let Some(number) = self.thread_of(worker) else {
             return (None, None);
         };
-        let now = self.probe(number).and_then(ThreadProbe::activity);
+        let now = self.probe(number).ok().and_then(ThreadProbe::activity);
         let awake = before
             .zip(now)
             .is_some_and(|(before, now)| now.has_run_since(&before));
         let still = || self.runtime.look_at(worker).same_turn(turn);
-        let tid = registry().thread(number).and_then(Thread::tid);
-        let captured = tid.and_then(|tid| {
-            let captured = capturer.capture(tid, None, awake, &still).ok();
+        let captured = self.probes.get(&number).and_then(|thread| {
+            let captured = capturer.capture(thread, None, awake, &still).ok();
             // The turn may be over by then, and this be taken for another's stack.
-            capturer.forget_late(tid);
+            capturer.forget_late(thread.tid());
             captured
         });
         (now, captured.and_then(|captured| captured.stack.ok()))
@@ -57,22 +56,26 @@ impl Observer {
     /// What the thread that a stall holds up has done in all.
     pub(crate) fn activity(&mut self, told: &Told, seen: &Observation) -> Option<Activity> {
         let thread = self.target(told, seen)?.number;
-        self.probe(thread)?.activity()
+        self.probe(thread).ok()?.activity()
     }
 
     /// What the thread that a stall holds up is doing, and where it is.
     ///
     /// `None` where the thread is not known.
     pub(crate) fn capture(
-        &self,
+        &mut self,
         capturer: &mut Capturer,
         told: &Told,
         seen: &Observation,
         awake: bool,
     ) -> Option<Result<Captured, Miss>> {
+        let number = self.target(told, seen)?.number;
+        if let Err(miss) = self.probe(number) {
+            return Some(Err(miss));
+        }
         let target = self.target(told, seen)?;
-        let tid = registry().thread(target.number)?.tid()?;
-        Some(capturer.capture(tid, target.anchor, awake, &target.still))
+        let thread = self.probes.get(&target.number)?;
+        Some(capturer.capture(thread, target.anchor, awake, &target.still))
     }
 
     /// tokio's id of the task that the worker of a turn is polling, if it is awake.

@@ -46,8 +46,8 @@ pub(crate) const fn is_usable_signal(_signal: i32) -> bool {
 pub(crate) struct ThreadProbe(std::convert::Infallible);
 
 impl ThreadProbe {
-    pub(crate) const fn open(_tid: i32) -> Option<Self> {
-        None
+    pub(crate) const fn open(_tid: i32) -> Result<Self, Miss> {
+        Err(Miss::NotSupported)
     }
 
     pub(crate) const fn tid(&self) -> i32 {
@@ -91,12 +91,12 @@ impl Capturer {
 
     pub(crate) fn capture(
         &mut self,
-        _tid: i32,
+        thread: &ThreadProbe,
         _anchor: Option<u64>,
         _awake: bool,
         _still: &dyn Fn() -> bool,
     ) -> Result<Captured, Miss> {
-        Err(Miss::NotSupported)
+        match thread.0 {}
     }
 
     pub(crate) const fn last_words(&self, _tid: i32, _anchor: Option<u64>) -> Option<Vec<u64>> {

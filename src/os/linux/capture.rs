@@ -8,6 +8,7 @@ use std::fs::File;
 use crate::os::platform::modules::Module;
 use crate::os::platform::position::Position;
 use crate::os::platform::signal::{self, Answer, NoCopy, Request, Want};
+use crate::os::platform::thread::ThreadProbe;
 use crate::os::platform::unwind::{Proof, Registers, StackCopy, Unwinder};
 use crate::os::{Captured, Doing, Miss, ModuleFile, SignalUse};
 
@@ -63,21 +64,23 @@ impl Capturer {
     /// milliseconds where libraries have been loaded since the last.
     pub(crate) fn capture(
         &mut self,
-        tid: i32,
+        thread: &ThreadProbe,
         anchor: Option<u64>,
         awake: bool,
         still: &dyn Fn() -> bool,
     ) -> Result<Captured, Miss> {
-        let file = File::open(format!("/proc/self/task/{tid}/syscall"))
-            .map_err(|error| Miss::from_open(&error))?;
-        let mut captured = self.attempt(tid, &file, anchor, awake, still)?;
+        // Kept open: opening it takes as long as all the rest, and who is not done soon
+        // loses its CPU to a busy worker for 4 ms.
+        let file = thread.syscall.as_ref().map_err(|miss| *miss)?;
+        let tid = thread.tid();
+        let mut captured = self.attempt(tid, file, anchor, awake, still)?;
         // One that blocks shortly and often moves between two looks.
         for _ in 1..ATTEMPTS {
             let moved = captured.stack == Err(Miss::Moved) && still();
             if !moved {
                 break;
             }
-            let again = self.attempt(tid, &file, anchor, awake, still)?;
+            let again = self.attempt(tid, file, anchor, awake, still)?;
             let doing = match again.doing {
                 Doing::Running => captured.doing,
                 asleep => asleep,
@@ -311,16 +314,17 @@ mod tests {
             }
         });
         let tid = receive.recv().unwrap();
+        let probe = ThreadProbe::open(tid).unwrap();
         let mut capturer = Capturer::new(SignalUse::Signal(DEFAULT_SIGNAL));
         if asked_before {
             assert_eq!(capturer.task_of(tid, &|| true), None);
         }
-        let asked = capturer.capture(tid, None, true, &|| true).unwrap();
+        let asked = capturer.capture(&probe, None, true, &|| true).unwrap();
         goes_on.store(true, Relaxed);
         while seen_asleep
             && !thread.is_finished()
             && !capturer
-                .capture(tid, None, false, &|| true)
+                .capture(&probe, None, false, &|| true)
                 .is_ok_and(|captured| captured.stack.is_ok())
         {}
         thread.join().unwrap();
@@ -347,10 +351,10 @@ mod tests {
             send.send(crate::os::thread_id()).unwrap();
             std::thread::sleep(Duration::from_secs(2));
         });
-        let tid = receive.recv().unwrap();
+        let probe = ThreadProbe::open(receive.recv().unwrap()).unwrap();
         std::thread::sleep(Duration::from_millis(20));
         let mut capturer = Capturer::new(SignalUse::Off);
-        let captured = capturer.capture(tid, None, false, &|| true).unwrap();
+        let captured = capturer.capture(&probe, None, false, &|| true).unwrap();
         let frames = crate::os::Symbolizer::default()
             .symbolize(&captured.stack.unwrap(), capturer.modules());
         assert!(

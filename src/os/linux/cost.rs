@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::os::SignalUse;
 use crate::os::Symbolizer;
-use crate::os::platform::{Capturer, DEFAULT_SIGNAL, thread_id};
+use crate::os::platform::{Capturer, DEFAULT_SIGNAL, ThreadProbe, thread_id};
 
 const CAPTURES: usize = 2_000;
 
@@ -51,13 +51,14 @@ fn resident_kib() -> u64 {
 
 fn captures(name: &str, tid: i32) -> (Capturer, Vec<u64>) {
     let mut capturer = Capturer::new(SignalUse::Signal(DEFAULT_SIGNAL));
+    let probe = ThreadProbe::open(tid).unwrap();
     let mut stack = None;
     let mut times = Vec::new();
     let mut disturbed = Vec::new();
     for _ in 0..CAPTURES {
         *LONGEST.lock().unwrap() = Duration::ZERO;
         let start = Instant::now();
-        let captured = capturer.capture(tid, None, true, &|| true);
+        let captured = capturer.capture(&probe, None, true, &|| true);
         times.push(start.elapsed());
         thread::sleep(Duration::from_micros(200));
         disturbed.push(*LONGEST.lock().unwrap());

@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::os::platform::{Capturer, DEFAULT_SIGNAL, thread_id};
+use crate::os::platform::{Capturer, DEFAULT_SIGNAL, ThreadProbe, thread_id};
 use crate::os::{Miss, SignalUse};
 
 static OVER: AtomicBool = AtomicBool::new(false);
@@ -87,13 +87,14 @@ fn a_storm_of_captures_crashes_and_hangs_nothing() {
             })
         })
         .collect();
-    let tids: Vec<i32> = receive.iter().take(threads.len()).collect();
+    let tids = receive.iter().take(threads.len());
+    let probes: Vec<_> = tids.map(|tid| ThreadProbe::open(tid).unwrap()).collect();
     let mut capturer = Capturer::new(SignalUse::Signal(DEFAULT_SIGNAL));
     let (mut captures, mut whole, mut late) = (0_u32, 0_u32, 0_u32);
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(seconds) {
-        for tid in &tids {
-            let captured = capturer.capture(*tid, None, true, &|| true);
+        for probe in &probes {
+            let captured = capturer.capture(probe, None, true, &|| true);
             captures += 1;
             match captured.map(|captured| captured.stack) {
                 Ok(Ok(_)) => whole += 1,

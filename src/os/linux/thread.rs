@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 
 use crate::detector::{Spent, ThreadState, ThreadTimes};
 use crate::os::platform::position::Position;
-use crate::os::{Activity, Doing};
+use crate::os::{Activity, Doing, Miss};
 
 /// The kernel's id of the calling thread.
 pub(crate) fn thread_id() -> i32 {
@@ -19,20 +19,24 @@ pub(crate) fn thread_id() -> i32 {
 #[derive(Debug)]
 pub(crate) struct ThreadProbe {
     tid: i32,
-    schedstat: File,
     stat: File,
-    /// `None` where the system hides it.
-    syscall: Option<File>,
+    /// `None` in a kernel without it.
+    schedstat: Option<File>,
+    /// Where the thread is, unless the system hides it.
+    pub(super) syscall: Result<File, Miss>,
 }
 
 impl ThreadProbe {
-    /// `None` where the thread is gone or the system hides it.
-    pub(crate) fn open(tid: i32) -> Option<Self> {
-        let open = |name| File::open(format!("/proc/self/task/{tid}/{name}")).ok();
-        Some(ThreadProbe {
+    /// Fails where the thread is gone or the system hides it.
+    pub(crate) fn open(tid: i32) -> Result<Self, Miss> {
+        let open = |name| {
+            let file = File::open(format!("/proc/self/task/{tid}/{name}"));
+            file.map_err(|error| Miss::from_open(&error))
+        };
+        Ok(ThreadProbe {
             tid,
-            schedstat: open("schedstat")?,
             stat: open("stat")?,
+            schedstat: open("schedstat").ok(),
             syscall: open("syscall"),
         })
     }
@@ -44,14 +48,15 @@ impl ThreadProbe {
     /// `None` once the thread is gone.
     pub(crate) fn times(&self) -> Option<ThreadTimes> {
         let asleep = self.is_asleep()?;
-        let before @ [_, wait_ns, runs] = schedstat(&self.schedstat)?;
+        let file = self.schedstat.as_ref()?;
+        let before @ [_, wait_ns, runs] = schedstat(file)?;
         let cpu_ns = cpu_ns(self.tid)?;
         // The clock of a thread moves only while it is on a CPU; reading it takes
         // longer than it ticks.
         let moves = || self::cpu_ns(self.tid).map(|later_ns| later_ns > cpu_ns);
         // One that is given a CPU only now has waited until now: with the runs counted
         // before, the sleep it wakes from would lie within one run.
-        let all_along = || schedstat(&self.schedstat).map(|after| after[1..] == before[1..]);
+        let all_along = || schedstat(file).map(|after| after[1..] == before[1..]);
         let state = if asleep {
             ThreadState::Off
         } else if moves()? && all_along()? {
@@ -73,7 +78,7 @@ impl ThreadProbe {
 
     /// How long the thread has waited for a CPU in all.
     pub(crate) fn wait_ns(&self) -> Option<u64> {
-        wait_ns(&self.schedstat)
+        wait_ns(self.schedstat.as_ref()?)
     }
 
     /// How long the thread has been on a CPU in all; less than 1 us.
@@ -83,7 +88,7 @@ impl ThreadProbe {
 
     /// What can be known without asking for its state, which takes as long again.
     pub(crate) fn spent(&self) -> Option<Spent> {
-        let [_, wait_ns, runs] = schedstat(&self.schedstat)?;
+        let [_, wait_ns, runs] = schedstat(self.schedstat.as_ref()?)?;
         let cpu_ns = cpu_ns(self.tid)?;
         Some(Spent {
             cpu_ns,
@@ -94,7 +99,7 @@ impl ThreadProbe {
 
     /// What the thread is doing; looks so often, some 10 us each, until it is asleep.
     pub(crate) fn doing(&self, looks: usize) -> Option<Doing> {
-        let position = Position::asleep_within(looks, self.syscall.as_ref()?).ok()?;
+        let position = Position::asleep_within(looks, self.syscall.as_ref().ok()?).ok()?;
         Some(position.doing)
     }
 
@@ -268,6 +273,6 @@ mod tests {
             assert!(Instant::now() < deadline, "still there");
             std::thread::yield_now();
         }
-        assert!(ThreadProbe::open(0x3fff_fffe).is_none());
+        assert_eq!(ThreadProbe::open(0x3fff_fffe).err(), Some(Miss::Gone));
     }
 }
