@@ -133,14 +133,14 @@ impl Scene {
         matches!(self, Scene::Computes | Scene::NoCoreFree)
     }
 
-    /// Returns when it reached the threshold.
-    fn hold(self, span: Duration) -> Instant {
+    /// Returns when it reached the threshold, if it did.
+    fn hold(self, span: Duration) -> Option<Instant> {
         if self.computes() {
             compute(span)
         } else {
             let start = Instant::now();
             sleep(span);
-            start + threshold()
+            Some(start + threshold())
         }
     }
 
@@ -165,8 +165,8 @@ impl Scene {
 }
 
 /// Returns when it had computed for as long as the threshold, which waiting for a CPU
-/// does not count towards; at its end if it never had.
-fn compute(span: Duration) -> Instant {
+/// does not count towards; nothing if it never had, and so was no stall.
+fn compute(span: Duration) -> Option<Instant> {
     let start = Instant::now();
     let mut now = start;
     let mut waited = Duration::ZERO;
@@ -181,7 +181,7 @@ fn compute(span: Duration) -> Instant {
             reached.get_or_insert(now);
         }
     }
-    reached.unwrap_or(now)
+    reached
 }
 
 /// When each stall was told of.
@@ -435,8 +435,14 @@ fn measure(mode: Mode, scene: Scene) -> io::Result<Outcome> {
     };
     for (number, (start, reached, end)) in spans.iter().enumerate() {
         let until = *end + GAP / 2;
-        if let Some(at) = told.iter().position(|told| (*start..=until).contains(told)) {
-            let late = told.swap_remove(at).saturating_duration_since(*reached);
+        let at = told.iter().position(|told| (*start..=until).contains(told));
+        let told = at.map(|at| told.swap_remove(at));
+        let Some(reached) = reached else {
+            outcome.stalls -= 1;
+            continue;
+        };
+        if let Some(told) = told {
+            let late = told.saturating_duration_since(*reached);
             let those = if number == 0 {
                 &mut outcome.first
             } else {
