@@ -102,13 +102,17 @@ impl Patrol {
             self.tell(&mut told, &seen);
             // After the telling: what is over is not looked at any more.
             self.inquiry.go_on(&mut self.observer, &seen);
-            self.ask_whether_driven(&seen);
+            let told_soon = self.ask_whether_driven(&seen);
             self.look_for_stuck(seen.now_ns);
 
             // What this thread has done since it looked is no standstill.
             let done_ns = self.clock.now_ns().min(seen.now_ns + WORK_NS);
             late.may_have_waited(done_ns.saturating_sub(seen.now_ns));
-            let rest = self.rest(&seen, &mut calm);
+            let rest = if told_soon {
+                Rest::Until(seen.now_ns)
+            } else {
+                self.rest(&seen, &mut calm)
+            };
             let stopped = match rest {
                 Rest::Until(next_ns) => {
                     let next_ns = next_ns.max(done_ns);
@@ -131,8 +135,9 @@ impl Patrol {
         self.queue.send(Message::Stop);
     }
 
-    /// Looks into the turn of a current-thread runtime that grows old.
-    fn ask_whether_driven(&mut self, seen: &Observation) {
+    /// Looks into the turn of a current-thread runtime that grows old; true if it is old
+    /// enough to be told, and is known by now to be driven.
+    fn ask_whether_driven(&mut self, seen: &Observation) -> bool {
         if let [worker] = &seen.workers[..]
             && !self.observer.is_multi_thread()
             && let Some(age_ns) = self.detector.turn_ns(Unit::Worker(0))
@@ -143,7 +148,10 @@ impl Patrol {
             let driven = &self.driven;
             self.inquiry
                 .ask_whether_driven(driven, worker, age_ns, &mut self.observer);
+            let old = age_ns >= self.detector.monitor_ns();
+            return old && !worker.driven && self.driven.holds(worker, self.clock.now_ns());
         }
+        false
     }
 
     fn look_for_stuck(&mut self, now_ns: u64) {
