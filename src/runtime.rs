@@ -112,7 +112,6 @@ impl Runtime {
             parked: parks % 2 == 1,
             parks,
             busy_ns: clock::ns_of(busy),
-            began_ns: None,
             computed_ns: 0,
             driven: self.is_driven(parks, busy),
         }

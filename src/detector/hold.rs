@@ -80,7 +80,7 @@ impl TurnHold {
         account: Option<&Account>,
     ) -> Self {
         // Without an account, what came before this tick may all have been a wait.
-        let began = worker.began_ns.zip(account).filter(|_| !rest);
+        let began = account.filter(|_| !rest).and_then(|account| account.began);
         let computed_since_ns = at.now_ns.saturating_sub(worker.computed_ns);
         let since_ns = began
             .map_or(computed_since_ns, |(began_ns, _)| began_ns)
@@ -88,14 +88,14 @@ impl TurnHold {
             .min(at.now_ns);
         let lasted_ns = at.now_ns - since_ns;
         let age = Age::new(since_ns, at.gap_ns.min(lasted_ns));
-        let age = match (began, account) {
-            (Some((_, account)), _) => age.spending(account.began, account.polls),
-            (None, Some(account)) => {
-                let mut spent = account.now;
-                spent.cpu_ns = spent.cpu_ns.saturating_sub(lasted_ns);
+        let age = match account {
+            Some(account) => {
+                let mut computed = account.now;
+                computed.cpu_ns = computed.cpu_ns.saturating_sub(lasted_ns);
+                let spent = began.map_or(computed, |(_, spent)| spent);
                 age.spending(spent, account.polls)
             }
-            (None, None) => age,
+            None => age,
         };
         TurnHold {
             worker,

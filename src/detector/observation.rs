@@ -63,9 +63,8 @@ pub(crate) struct WorkerSeen {
     pub(crate) parks: u64,
     /// Grows whenever the worker tells of a turn of its loop.
     pub(crate) busy_ns: u64,
-    /// When the turn in progress began, where that is known.
-    pub(crate) began_ns: Option<u64>,
-    /// Else, for how long it has lasted at least, without what its thread has waited.
+    /// For how long the turn in progress has lasted at least, without what its thread has
+    /// waited; where its beginning is not known, see [`Account::began`].
     pub(crate) computed_ns: u64,
     /// Whether somebody is known to be running this worker's loop.
     pub(crate) driven: bool,
@@ -85,9 +84,9 @@ pub(crate) struct Account {
     pub(crate) thread: usize,
     /// By the last tick.
     pub(crate) last: Spent,
-    /// By the beginning of the turn in progress, where that is known.
-    pub(crate) began: Spent,
     pub(crate) now: Spent,
+    /// When the turn in progress began, and what was done by then, where that is known.
+    pub(crate) began: Option<(u64, Spent)>,
     /// Polls of watched futures that it has begun.
     pub(crate) polls: u64,
 }

@@ -138,14 +138,24 @@ fn spent(cpu_ms: u64, wait_ms: u64, runs: u64) -> Spent {
     }
 }
 
+impl Account {
+    /// Of a turn that began then, after nothing had been done since the last tick.
+    fn began_at(self, began_ms: u64) -> Self {
+        Account {
+            began: Some((began_ms * MS, self.last)),
+            ..self
+        }
+    }
+}
+
 /// Of a thread that has run and waited for so long since the last tick.
 fn account(thread: usize, ran_ms: u64, waited_ms: u64) -> Account {
     let (last, now) = (spent(50, 60, 1), spent(50 + ran_ms, 60 + waited_ms, 2));
     Account {
         thread,
         last,
-        began: last,
         now,
+        began: None,
         polls: 0,
     }
 }
@@ -203,8 +213,7 @@ fn dated(account: Option<Account>, times: Option<ThreadTimes>) -> World {
     let mut world = World::new(1);
     world.look(0);
     world.wake(0);
-    world.seen.workers[0].began_ns = Some(3 * MS);
-    world.seen.accounts = vec![account];
+    world.seen.accounts = vec![account.map(|account| account.began_at(3))];
     let unit = Unit::Worker(0);
     world.seen.times = times.map(|times| (unit, times)).into_iter().collect();
     world.look(15);
@@ -328,8 +337,7 @@ fn nor_what_it_waits_in_the_turn_after_one_that_was_told() {
     world.look_through(5, 25);
     assert_eq!(world.lines.len(), 1);
     world.turn(0, 25);
-    world.seen.workers[0].began_ns = Some(26 * MS);
-    let account = account(7, 1, 0);
+    let account = account(7, 1, 0).began_at(26);
     world.seen.accounts = vec![Some(account)];
     world.seen.times = vec![(
         Unit::Worker(0),

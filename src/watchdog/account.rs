@@ -81,10 +81,9 @@ impl Observer {
             let mut account = self.account(index, before, seen);
             seen.workers[index].computed_ns = self.computed_ns(index, before, seen);
             if let Some(account) = &mut account
-                && let Some((began_ns, spent)) = self.began(index, seen, last_ns, account)
+                && let began @ Some((began_ns, _)) = self.began(index, seen, last_ns, account)
             {
-                seen.workers[index].began_ns = Some(began_ns);
-                account.began = spent;
+                account.began = began;
                 if detector.is_old(seen.now_ns.saturating_sub(began_ns)) {
                     self.ask(Unit::Worker(index), Some(account.thread), &mut seen.times);
                 }
@@ -125,8 +124,8 @@ impl Observer {
         Some(Account {
             thread,
             last,
-            began: last,
             now: now?,
+            began: None,
             polls: registry().thread(thread)?.slot.begun(),
         })
     }
@@ -282,7 +281,7 @@ mod tests {
         receive.recv().unwrap();
         sleep(Duration::from_millis(100));
         observer.observe(&detector, &mut seen);
-        let began_ns = seen.workers[0].began_ns.unwrap();
+        let (began_ns, _) = seen.accounts[0].unwrap().began.unwrap();
         assert!(began_ns >= spawned_ns + 200_000);
         assert!(seen.now_ns - began_ns >= 50_000_000, "{seen:?}");
     }
@@ -304,9 +303,10 @@ mod tests {
         sleep(Duration::from_millis(100));
         observer.observe(&detector, &mut seen);
         let worker = seen.workers[0];
-        let since_ns = worker.began_ns.unwrap_or(seen.now_ns - worker.computed_ns);
+        let began = seen.accounts[0].and_then(|account| account.began);
+        let since_ns = began.map_or(seen.now_ns - worker.computed_ns, |(began_ns, _)| began_ns);
         assert!(since_ns >= spawned_ns, "{seen:?}");
-        worker.began_ns.is_some() == hooked && seen.now_ns - since_ns >= 10_000_000
+        began.is_some() == hooked && seen.now_ns - since_ns >= 10_000_000
     }
 
     #[test]
