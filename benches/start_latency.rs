@@ -5,7 +5,8 @@
 //! from when a stall reached the threshold, without what its thread waited for a CPU, to
 //! when the callback is called with `Started`, while it lasts or soon after. All modes
 //! take turns, in a few rounds; the first stall of each round, for which debug info may
-//! have to be read, is shown apart. A word, as in `-- computes`, is part of the only
+//! have to be read, is shown apart, and so is how often the watchdog stood still, which no
+//! load explains. A word, as in `-- computes`, is part of the only
 //! scenes' names.
 //!
 //! The floors are what nothing that does the like can be below on the machine: a thread
@@ -376,6 +377,8 @@ struct Outcome {
     stalls: usize,
     /// What was told and was none.
     others: usize,
+    /// How often the watchdog stood still: what the machine was busy with otherwise.
+    gaps: u64,
 }
 
 impl Outcome {
@@ -384,6 +387,7 @@ impl Outcome {
         self.first.extend(round.first);
         self.stalls += round.stalls;
         self.others += round.others;
+        self.gaps += round.gaps;
     }
 }
 
@@ -425,12 +429,13 @@ fn measure(mode: Mode, scene: Scene) -> io::Result<Outcome> {
         tokio::time::sleep(GAP).await;
         spans
     });
-    drop(watchdog);
+    let gaps = watchdog.map_or(0, |watchdog| watchdog.health().gaps());
     runtime.shutdown_background();
 
     let mut told = std::mem::take(&mut *lock(&log));
     let mut outcome = Outcome {
         stalls: spans.len(),
+        gaps,
         ..Outcome::default()
     };
     for (number, (start, reached, end)) in spans.iter().enumerate() {
@@ -461,6 +466,7 @@ fn show(mode: Mode, outcome: &mut Outcome) {
         first,
         stalls,
         others,
+        gaps,
     } = outcome;
     late.sort();
     let ms = |late: &Duration| late.as_secs_f64() * 1e3;
@@ -470,7 +476,7 @@ fn show(mode: Mode, outcome: &mut Outcome) {
     };
     let in_time = late.iter().filter(|late| **late <= TICK).count();
     println!(
-        "  {:<28} {:>4} of {stalls} {:>7.2} {:>7.2} {:>7.2} {:>7.1} % {:>7.2} {:>6}",
+        "  {:<28} {:>4} of {stalls} {:>7.2} {:>7.2} {:>7.2} {:>7.1} % {:>7.2} {:>6} {:>5}",
         mode.name(),
         late.len() + first.len(),
         at(50),
@@ -478,7 +484,8 @@ fn show(mode: Mode, outcome: &mut Outcome) {
         at(100),
         100.0 * in_time as f64 / late.len() as f64,
         first.iter().max().map_or(f64::NAN, ms),
-        others
+        others,
+        gaps
     );
 }
 
@@ -487,7 +494,7 @@ fn main() -> io::Result<()> {
     let wanted = wanted.unwrap_or_default();
     for scene in SCENES.iter().filter(|scene| scene.name().contains(&wanted)) {
         println!(
-            "\n{}\n  {:<28} {:>11} {:>7} {:>7} {:>7} {:>9} {:>7} {:>6}",
+            "\n{}\n  {:<28} {:>11} {:>7} {:>7} {:>7} {:>9} {:>7} {:>6} {:>5}",
             scene.name(),
             "late, in ms",
             "told",
@@ -497,6 +504,7 @@ fn main() -> io::Result<()> {
             "in a tick",
             "first",
             "others",
+            "gaps",
         );
         let mut outcomes = MODES.map(|mode| (mode, Outcome::default()));
         for _ in 0..ROUNDS {
