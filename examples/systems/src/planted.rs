@@ -162,6 +162,7 @@ pub fn others(report: &Report, planted: &[Planted]) -> Vec<Blamed> {
     severe(report)
         .filter(|stall| stall.stack().and_then(Stack::culprit).is_some())
         .filter(|stall| !planted.iter().any(|fault| fault.is_at(stall)))
+        .filter(|stall| !is_of_many_polls(stall))
         .map(blamed)
         .collect()
 }
@@ -192,6 +193,12 @@ fn severe(report: &Report) -> impl Iterator<Item = &Stall> {
 /// Whether it is the machine's fault, not the system's.
 fn is_machines(stall: &Stall) -> bool {
     matches!(stall.cause(), Cause::Starved | Cause::Suspended)
+}
+
+/// Whether it is known to be a turn of polls of which none was long. What is left to do
+/// after a freeze can be one: its line is one of those it came by.
+fn is_of_many_polls(stall: &Stall) -> bool {
+    stall.known_polls().is_some_and(|polls| polls > 1) && stall.is_one_poll().is_none()
 }
 
 /// Function, file and line.
