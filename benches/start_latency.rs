@@ -6,8 +6,7 @@
 //! when the callback is called with `Started`, while it lasts or soon after. All modes
 //! take turns, in a few rounds; the first stall of each round, for which debug info may
 //! have to be read, is shown apart, and so is how often the watchdog stood still, which no
-//! load explains. A word, as in `-- computes`, is part of the only
-//! scenes' names.
+//! load explains. A word, as in `-- computes`, is part of the only scenes' names.
 //!
 //! The floors are what nothing that does the like can be below on the machine: a thread
 //! that is told when each stall begins and sleeps until the threshold; and one that looks

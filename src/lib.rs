@@ -61,6 +61,7 @@ mod live;
 mod local;
 mod os;
 mod pool;
+mod probes;
 mod registry;
 mod report;
 mod rollcall;

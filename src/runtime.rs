@@ -9,7 +9,7 @@ use tokio::runtime::{Handle, RuntimeFlavor, RuntimeMetrics};
 use crate::clock;
 use crate::detector::WorkerSeen;
 use crate::local;
-use crate::registry::RuntimeId;
+use crate::registry::{Place, RuntimeId, Thread, registry};
 
 /// Whether a runtime has begun to shut down; set by [`Sentinel`].
 #[derive(Clone, Debug, Default)]
@@ -102,6 +102,27 @@ impl Runtime {
             return;
         }
         workers.extend((0..self.workers()).map(|worker| self.look_at(worker)));
+    }
+
+    pub(crate) fn place_of(&self, worker: usize) -> Place {
+        Place {
+            runtime: self.id(),
+            worker: u16::try_from(worker).ok(),
+        }
+    }
+
+    /// The thread that runs a worker, if exactly one says so.
+    pub(crate) fn thread_of(&self, worker: usize) -> Option<usize> {
+        let place = self.place_of(worker);
+        let mut found = None;
+        let mut several = false;
+        registry().for_each_thread(|number, thread: &'static Thread| {
+            if thread.place() == place.pack() {
+                several = found.is_some();
+                found = Some(number);
+            }
+        });
+        found.filter(|_| !several)
     }
 
     /// What one worker tells of itself; `worker` must be one of [`Runtime::workers`].

@@ -12,9 +12,8 @@ use std::time::{Duration, Instant};
 use crate::audit::findings::{self, InProgress};
 use crate::audit::session::{Session, Sighting};
 use crate::clock;
-use crate::os::{
-    self, Activity, Capturer, DEFAULT_SIGNAL, Doing, SURELY_BACK_NS, SignalUse, ThreadProbe,
-};
+use crate::os::{self, Activity, Capturer, DEFAULT_SIGNAL, Doing, SURELY_BACK_NS, SignalUse};
+use crate::probes::Probes;
 use crate::registry::{Thread, lock, registry};
 use crate::slot::Seq;
 use crate::threads;
@@ -45,7 +44,7 @@ struct Spotter {
 #[derive(Debug, Default)]
 struct Looking {
     capturer: Option<Capturer>,
-    probes: HashMap<usize, ThreadProbe>,
+    probes: Probes,
     polls: HashMap<usize, Seen>,
 }
 
@@ -172,8 +171,7 @@ impl Looking {
         let Some(anchor) = polls.as_slice().last().map(|poll| poll.stamp.anchor) else {
             return;
         };
-        let Some(tid) = thread.tid() else { return };
-        let Some(probe) = probe(&mut self.probes, number, tid) else {
+        let Ok(probe) = self.probes.of(number) else {
             return;
         };
         let seen = self
@@ -274,15 +272,4 @@ impl Seen {
         let enough_ns = SURELY_BACK_NS.max(clock::ns_of(COMPUTES_FROM) << (2 * self.signals) >> 2);
         now.has_run_since(&before) && now.cpu_ns > before.cpu_ns + enough_ns
     }
-}
-
-fn probe(
-    probes: &mut HashMap<usize, ThreadProbe>,
-    number: usize,
-    tid: i32,
-) -> Option<&ThreadProbe> {
-    if probes.get(&number).is_none_or(|probe| probe.tid() != tid) {
-        probes.insert(number, ThreadProbe::open(tid).ok()?);
-    }
-    probes.get(&number)
 }

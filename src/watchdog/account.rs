@@ -75,7 +75,7 @@ impl Observer {
         seen.accounts.clear();
         self.known.resize(seen.workers.len(), None);
         for index in 0..seen.workers.len() {
-            let place = self.place_of(index).pack();
+            let place = self.runtime.place_of(index).pack();
             let before = self.known[index].take();
             let before = before.filter(|known| is_there(known.thread, place));
             let mut account = self.account(index, before, seen);
@@ -100,9 +100,9 @@ impl Observer {
         seen: &Observation,
     ) -> Option<Account> {
         let worker = &seen.workers[index];
-        let place = self.place_of(index).pack();
+        let place = self.runtime.place_of(index).pack();
         let thread = before.map(|known| known.thread);
-        let thread = thread.or_else(|| self.thread_of(index))?;
+        let thread = thread.or_else(|| self.runtime.thread_of(index))?;
         let matters = is_hooked(thread, place) || seen.now_ns < self.contended_until_ns;
         let now = match before {
             _ if !matters || self.known.len() > MANY_WORKERS => None,
@@ -112,7 +112,7 @@ impl Observer {
                 worker: before,
                 ..
             }) if worker.parked && worker.parks == before.parks => Some(spent),
-            _ => self.probe(thread).ok()?.spent(),
+            _ => self.probes.of(thread).ok()?.spent(),
         };
         self.known[index] = Some(Known {
             thread,
@@ -148,14 +148,14 @@ impl Observer {
         if worker.parked {
             let known_ns = before.filter(slept_on).and_then(|before| before.cpu_ns);
             let known_ns = known_ns.or(asked_ns);
-            let cpu_ns = known_ns.or_else(|| self.probe(now.thread).ok()?.cpu_ns());
+            let cpu_ns = known_ns.or_else(|| self.probes.of(now.thread).ok()?.cpu_ns());
             self.known[index] = Some(Known { cpu_ns, ..now });
             return 0;
         }
         let computed_ns = before.and_then(|before| {
             let worked_ns = before.worked_ns(worker)?;
             let parked_ns = before.cpu_ns?;
-            let cpu_ns = asked_ns.or_else(|| self.probe(now.thread).ok()?.cpu_ns());
+            let cpu_ns = asked_ns.or_else(|| self.probes.of(now.thread).ok()?.cpu_ns());
             let ran_ns = cpu_ns?.saturating_sub(parked_ns);
             let other_ns = worked_ns + between_turns_ns(worked_ns, ran_ns);
             Some(ran_ns.saturating_sub(other_ns + SURELY_AWAKE_NS))
@@ -175,7 +175,7 @@ impl Observer {
         last_ns: u64,
         account: &Account,
     ) -> Option<(u64, Spent)> {
-        let place = self.place_of(index).pack();
+        let place = self.runtime.place_of(index).pack();
         if !is_hooked(account.thread, place) {
             return None;
         }
@@ -198,7 +198,7 @@ impl Observer {
 
     /// Whether hooks tell of this worker.
     pub(super) fn is_hooked(&self, worker: usize) -> bool {
-        let place = self.place_of(worker).pack();
+        let place = self.runtime.place_of(worker).pack();
         let known = self.known.get(worker).copied().flatten();
         known.is_some_and(|known| is_hooked(known.thread, place))
     }

@@ -1,6 +1,5 @@
 //! Gathers what is to be seen at one tick: slots, tokio's counters, threads.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::clock::Calibrated;
@@ -8,8 +7,8 @@ use crate::detector::{
     Detector, FinishedSeen, Layer, Observation, PollId, PollSeen, ThreadTimes, Unit,
 };
 use crate::driven::Driven;
-use crate::os::{Miss, ThreadProbe};
-use crate::registry::{Place, RuntimeId, Tag, Thread, registry};
+use crate::probes::Probes;
+use crate::registry::{Place, RuntimeId, Tag, registry};
 use crate::runtime::Runtime;
 use crate::slot::Poll;
 use crate::watchdog::account::Known;
@@ -20,8 +19,7 @@ pub(crate) struct Observer {
     pub(super) clock: &'static Calibrated,
     pub(super) runtime: Runtime,
     driven: Arc<Driven>,
-    /// Kept open, by the number of the thread's entry.
-    pub(super) probes: HashMap<usize, ThreadProbe>,
+    pub(super) probes: Probes,
     /// By worker, as of the last tick.
     pub(super) known: Vec<Option<Known>>,
     /// Until then all threads of workers are asked about at each look.
@@ -34,7 +32,7 @@ impl Observer {
             clock,
             runtime,
             driven,
-            probes: HashMap::new(),
+            probes: Probes::default(),
             known: Vec::new(),
             contended_until_ns: 0,
         }
@@ -122,7 +120,7 @@ impl Observer {
             let thread = match (unit, thread) {
                 (_, Some(thread)) => Some(thread),
                 (Unit::Thread(thread), None) => Some(thread),
-                (Unit::Worker(worker), None) => self.thread_of(worker),
+                (Unit::Worker(worker), None) => self.runtime.thread_of(worker),
             };
             self.ask(unit, thread, &mut times);
         }
@@ -185,50 +183,14 @@ impl Observer {
         self.runtime.id()
     }
 
-    pub(super) fn place_of(&self, worker: usize) -> Place {
-        Place {
-            runtime: self.runtime.id(),
-            worker: u16::try_from(worker).ok(),
-        }
-    }
-
-    /// The thread that runs a worker, if exactly one says so.
-    pub(super) fn thread_of(&self, worker: usize) -> Option<usize> {
-        let place = self.place_of(worker);
-        let mut found = None;
-        let mut several = false;
-        registry().for_each_thread(|number, thread: &'static Thread| {
-            if thread.place() == place.pack() {
-                several = found.is_some();
-                found = Some(number);
-            }
-        });
-        found.filter(|_| !several)
-    }
-
     fn times(&mut self, number: usize) -> Option<ThreadTimes> {
-        let Some(times) = self.probe(number).ok()?.times() else {
-            self.probes.remove(&number);
+        let Some(times) = self.probes.of(number).ok()?.times() else {
+            self.probes.forget(number);
             return None;
         };
         Some(ThreadTimes {
             polls: registry().thread(number)?.slot.begun(),
             ..times
         })
-    }
-
-    pub(super) fn probe(&mut self, number: usize) -> Result<&ThreadProbe, Miss> {
-        let thread = registry().thread(number).ok_or(Miss::Gone)?;
-        // 0, which is nobody's, also where threads have none: why nothing is known of
-        // them is told there.
-        let tid = thread.tid().unwrap_or(0);
-        let fits = self
-            .probes
-            .get(&number)
-            .is_some_and(|probe| probe.tid() == tid);
-        if !fits {
-            self.probes.insert(number, ThreadProbe::open(tid)?);
-        }
-        self.probes.get(&number).ok_or(Miss::Gone)
     }
 }

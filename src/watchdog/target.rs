@@ -1,8 +1,9 @@
 //! Asks about the thread that a stall holds up: what it does, and where it is.
 
 use crate::detector::{Observation, Told, Unit, WorkerSeen};
-use crate::os::{Activity, Captured, Capturer, Doing, Miss, ThreadProbe};
+use crate::os::{Activity, Captured, Capturer, Doing, Miss};
 use crate::registry::registry;
+use crate::runtime::Runtime;
 use crate::watchdog::observe::Observer;
 
 /// The thread that a stall holds up.
@@ -18,11 +19,12 @@ impl Observer {
     /// What the thread that a stall holds up is doing; `None` if it is not known
     /// or the stall is over. Looks so often, some 10 us each, until it is asleep.
     pub(crate) fn doing(&mut self, told: &Told, seen: &Observation, looks: usize) -> Option<Doing> {
-        let thread = self.target(told, seen)?.number;
-        let doing = self.probe(thread).ok()?.doing(looks);
+        let thread = self.runtime.target(told, seen)?.number;
+        let doing = self.probes.of(thread).ok()?.doing(looks);
         // A worker that has gone on since may have parked.
         doing.filter(|_| {
-            self.target(told, seen)
+            self.runtime
+                .target(told, seen)
                 .is_some_and(|target| (target.still)())
         })
     }
@@ -36,27 +38,25 @@ impl Observer {
         turn: &WorkerSeen,
         before: Option<Activity>,
     ) -> (Option<Activity>, Option<Vec<u64>>) {
-        let Some(number) = self.thread_of(worker) else {
+        let number = self.runtime.thread_of(worker);
+        let Some(Ok(thread)) = number.map(|number| self.probes.of(number)) else {
             return (None, None);
         };
-        let now = self.probe(number).ok().and_then(ThreadProbe::activity);
+        let now = thread.activity();
         let awake = before
             .zip(now)
             .is_some_and(|(before, now)| now.has_run_since(&before));
         let still = || self.runtime.look_at(worker).same_turn(turn);
-        let captured = self.probes.get(&number).and_then(|thread| {
-            let captured = capturer.capture(thread, None, awake, &still).ok();
-            // The turn may be over by then, and this be taken for another's stack.
-            capturer.forget_late(thread.tid());
-            captured
-        });
-        (now, captured.and_then(|captured| captured.stack.ok()))
+        let captured = capturer.capture(thread, None, awake, &still);
+        // The turn may be over by then, and this be taken for another's stack.
+        capturer.forget_late(thread.tid());
+        (now, captured.and_then(|captured| captured.stack).ok())
     }
 
     /// What the thread that a stall holds up has done in all.
     pub(crate) fn activity(&mut self, told: &Told, seen: &Observation) -> Option<Activity> {
-        let thread = self.target(told, seen)?.number;
-        self.probe(thread).ok()?.activity()
+        let thread = self.runtime.target(told, seen)?.number;
+        self.probes.of(thread).ok()?.activity()
     }
 
     /// What the thread that a stall holds up is doing, and where it is.
@@ -69,13 +69,11 @@ impl Observer {
         seen: &Observation,
         awake: bool,
     ) -> Option<Result<Captured, Miss>> {
-        let number = self.target(told, seen)?.number;
-        if let Err(miss) = self.probe(number) {
-            return Some(Err(miss));
-        }
-        let target = self.target(told, seen)?;
-        let thread = self.probes.get(&target.number)?;
-        Some(capturer.capture(thread, target.anchor, awake, &target.still))
+        let target = self.runtime.target(told, seen)?;
+        let thread = self.probes.of(target.number);
+        Some(
+            thread.and_then(|thread| capturer.capture(thread, target.anchor, awake, &target.still)),
+        )
     }
 
     /// tokio's id of the task that the worker of a turn is polling, if it is awake.
@@ -85,7 +83,7 @@ impl Observer {
         told: &Told,
         seen: &Observation,
     ) -> Option<u64> {
-        let target = self.target(told, seen)?;
+        let target = self.runtime.target(told, seen)?;
         let tid = registry().thread(target.number)?.tid()?;
         capturer.task_of(tid, &target.still)
     }
@@ -94,13 +92,15 @@ impl Observer {
     pub(crate) fn last_words(&self, capturer: &mut Capturer, told: &Told) -> Option<Vec<u64>> {
         let number = match (told.poll, told.unit) {
             (Some(poll), _) => poll.thread,
-            (None, Unit::Worker(worker)) => self.thread_of(worker)?,
+            (None, Unit::Worker(worker)) => self.runtime.thread_of(worker)?,
             (None, Unit::Thread(_)) => return None,
         };
         let tid = registry().thread(number)?.tid()?;
         capturer.last_words(tid, told.culprit.and_then(|culprit| culprit.anchor))
     }
+}
 
+impl Runtime {
     /// The thread that a stall holds up.
     fn target(&self, told: &Told, seen: &Observation) -> Option<Target<'_>> {
         match (told.poll, told.unit) {
@@ -121,7 +121,7 @@ impl Observer {
                 Some(Target {
                     number: self.thread_of(worker)?,
                     anchor: None,
-                    still: Box::new(move || self.runtime.look_at(worker).same_turn(&then)),
+                    still: Box::new(move || self.look_at(worker).same_turn(&then)),
                 })
             }
             (None, Unit::Thread(_)) => None,
