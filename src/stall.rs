@@ -163,7 +163,7 @@ impl Task {
     pub(crate) fn of(label: LabelId, task: u64) -> Option<Self> {
         let label = registry().label_of(label)?;
         Some(Task {
-            name: label.name.into_string(),
+            name: label.name.to_string(),
             location: label.location.map(Into::into),
             id: (task != 0).then_some(task),
         })

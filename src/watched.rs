@@ -58,7 +58,7 @@ impl<F> Watched<F> {
     pub fn name(&self) -> String {
         registry()
             .label_of(self.watch.label())
-            .map(|label| label.name.into_string())
+            .map(|label| label.name.to_string())
             .unwrap_or_default()
     }
 

@@ -3,71 +3,47 @@
 //! It is one for the process, because a future may be made before any watchdog
 //! is, and threads are shared by runtimes. Nothing in it is ever freed; all of
 //! it is bounded, and a thread that ends leaves its entry to the next one.
+//!
+//! # Locks
+//! A poll takes none of a watchdog's: threads and places are kept without a lock. Two
+//! locks are left. That of the labels' ids is for threads that make watched futures;
+//! that of the demands is for watchdogs that start or stop. No thread holds both.
 
+mod demand;
+mod labels;
 mod parking;
 mod tag;
 mod thread;
+mod threads;
+mod timed_place;
 
 use std::collections::HashMap;
 use std::panic::Location;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::histogram::{Histogram, Recorder};
+use crate::sync::AtomicU32;
 
+use demand::Demands;
+use labels::Labels;
+use threads::Threads;
+
+pub(crate) use demand::{Demand, DemandGuard};
+pub(crate) use labels::{Label, MAX_LABELS};
 pub(crate) use tag::{LabelId, Place, RuntimeId, TIMED, Tag, Timing, runtime_in};
 pub(crate) use thread::Thread;
-
-/// How many different names (with location) are told apart.
-pub(crate) const MAX_LABELS: usize = 256;
-/// How many threads at once can have their polls watched.
-const MAX_THREADS: usize = 1024;
-/// The label of everything beyond [`MAX_LABELS`].
-const OTHER: LabelId = LabelId(0);
-
-/// Where a watched future was made, and what it was called.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Label {
-    pub(crate) name: Box<str>,
-    /// `None` for the label that stands for all beyond the bound.
-    pub(crate) location: Option<&'static Location<'static>>,
-}
-
-#[derive(Debug)]
-struct Labels {
-    list: Vec<Label>,
-    ids: HashMap<Label, LabelId>,
-}
 
 /// All that watchdogs of this process share.
 #[derive(Debug)]
 pub(crate) struct Registry {
     timing: AtomicU32,
-    watched: AtomicBool,
-    tracked: AtomicBool,
-    wishes: Mutex<Wishes>,
-    labels: OnceLock<RwLock<Labels>>,
-    folded_labels: AtomicU64,
-    threads: RwLock<Vec<&'static Thread>>,
-    refused_threads: AtomicU64,
+    demands: Demands,
+    labels: Labels,
+    threads: Threads,
     stalls: AtomicU64,
     untracked: AtomicU64,
-}
-
-/// What the running watchdogs ask of polls; the most demanding wins.
-#[derive(Debug)]
-struct Wishes {
-    next: u64,
-    list: Vec<(u64, Wish)>,
-}
-
-/// What one watchdog asks of polls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Wish {
-    pub(crate) timing: Timing,
-    /// Whether all watched futures are to be tracked that begin from now on.
-    pub(crate) track: bool,
 }
 
 static REGISTRY: Registry = Registry::new();
@@ -84,32 +60,13 @@ pub(crate) fn registry() -> &'static Registry {
     &REGISTRY
 }
 
-/// A watchdog's wish; withdrawn at drop.
-#[derive(Debug)]
-pub(crate) struct Wished(u64);
-
-impl Drop for Wished {
-    fn drop(&mut self) {
-        let mut wishes = lock(&REGISTRY.wishes);
-        wishes.list.retain(|(id, _)| *id != self.0);
-        REGISTRY.grant(&wishes);
-    }
-}
-
 impl Registry {
     const fn new() -> Self {
         Registry {
             timing: AtomicU32::new(Timing::NONE.0),
-            watched: AtomicBool::new(false),
-            tracked: AtomicBool::new(false),
-            wishes: Mutex::new(Wishes {
-                next: 0,
-                list: Vec::new(),
-            }),
-            labels: OnceLock::new(),
-            folded_labels: AtomicU64::new(0),
-            threads: RwLock::new(Vec::new()),
-            refused_threads: AtomicU64::new(0),
+            demands: Demands::new(),
+            labels: Labels::new(),
+            threads: Threads::new(),
             stalls: AtomicU64::new(0),
             untracked: AtomicU64::new(0),
         }
@@ -119,122 +76,53 @@ impl Registry {
         Timing(self.timing.load(Relaxed))
     }
 
-    /// Asks for this for as long as the result lives.
-    pub(crate) fn wish(&self, wish: Wish) -> Wished {
-        let mut wishes = lock(&self.wishes);
-        wishes.next += 1;
-        let id = wishes.next;
-        wishes.list.push((id, wish));
-        self.grant(&wishes);
-        Wished(id)
+    const fn demands(&self) -> &Demands {
+        &self.demands
     }
 
-    fn grant(&self, wishes: &Wishes) {
-        let timings = wishes.list.iter().map(|(_, wish)| wish.timing);
-        let timing = timings.min_by_key(|timing| timing.rank());
-        self.watched.store(timing.is_some(), Relaxed);
-        let track = wishes.list.iter().any(|(_, wish)| wish.track);
-        self.tracked.store(track, Relaxed);
-        let timing = timing.unwrap_or(Timing::NONE);
+    /// Only under the lock of the demands.
+    fn set_timing(&self, timing: Timing) {
         self.timing.store(timing.0, Relaxed);
-        self.for_each_thread(|_, thread| thread.set(Place::unpack(thread.place()), timing));
+        for (_, thread) in self.threads.iter() {
+            thread.refresh(&self.timing);
+        }
     }
 
-    /// Whether there is a watchdog, whatever it wishes.
+    /// Whether there is a watchdog, whatever it demands.
     pub(crate) fn is_watched(&self) -> bool {
-        self.watched.load(Relaxed)
+        self.demands.any.load(Relaxed)
     }
 
     /// Whether all watched futures are to be tracked.
     pub(crate) fn tracks_all(&self) -> bool {
-        self.tracked.load(Relaxed)
+        self.demands.track.load(Relaxed)
     }
 
-    fn labels(&self) -> &RwLock<Labels> {
-        self.labels.get_or_init(|| {
-            RwLock::new(Labels {
-                list: vec![Label {
-                    name: "other".into(),
-                    location: None,
-                }],
-                ids: HashMap::new(),
-            })
+    /// The id of a name at a location; that of `other` where there are too many.
+    pub(crate) fn label(&self, name: &str, location: &'static Location<'static>) -> LabelId {
+        self.labels.id(Label {
+            name: name.into(),
+            location: Some(location),
         })
     }
 
-    /// The id of a name at a location; [`OTHER`] where there are too many.
-    pub(crate) fn label(&self, name: &str, location: &'static Location<'static>) -> LabelId {
-        let label = Label {
-            name: name.into(),
-            location: Some(location),
-        };
-        let labels = self.labels();
-        if let Some(id) = labels
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .ids
-            .get(&label)
-        {
-            return *id;
-        }
-        let mut labels = labels.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(id) = labels.ids.get(&label) {
-            return *id;
-        }
-        let next = labels.list.len();
-        match u16::try_from(next) {
-            Ok(id) if next < MAX_LABELS => {
-                let id = LabelId(id);
-                labels.list.push(label.clone());
-                labels.ids.insert(label, id);
-                id
-            }
-            _ => {
-                self.folded_labels.fetch_add(1, Relaxed);
-                OTHER
-            }
-        }
-    }
-
-    /// What a label stands for.
-    pub(crate) fn label_of(&self, id: LabelId) -> Option<Label> {
-        let labels = self.labels().read().unwrap_or_else(PoisonError::into_inner);
-        labels.list.get(id.index()).cloned()
+    /// What a label stands for; neither locks nor allocates, but for the first `other`.
+    pub(crate) fn label_of(&self, id: LabelId) -> Option<&Label> {
+        self.labels.get(id)
     }
 
     /// How many futures were labelled `other` because there were too many names.
     pub(crate) fn folded_labels(&self) -> u64 {
-        self.folded_labels.load(Relaxed)
+        self.labels.overflows()
     }
 
     /// An entry for the calling thread; `None` where there are too many threads.
     pub(crate) fn enrol(&self) -> Option<&'static Thread> {
-        let reuse = |thread: &&&'static Thread| {
-            // Acquire: pairs with the release in `leave`.
-            thread
-                .taken
-                .compare_exchange(false, true, Acquire, Relaxed)
-                .is_ok()
-        };
-        let mut threads = self.threads.write().unwrap_or_else(PoisonError::into_inner);
-        let found = threads.iter().find(reuse).copied();
-        let thread = match found {
-            Some(thread) => thread,
-            None if threads.len() < MAX_THREADS => {
-                let thread: &'static Thread = Box::leak(Box::new(Thread::new()));
-                threads.push(thread);
-                thread
-            }
-            None => {
-                self.refused_threads.fetch_add(1, Relaxed);
-                return None;
-            }
-        };
+        let thread = self.threads.take()?;
         thread.take();
-        drop(threads);
         thread.parking.forget();
         thread.set_polls_apart(false);
-        self.place(thread, Place::UNKNOWN);
+        thread.set_place(Place::UNKNOWN, &self.timing);
         Some(thread)
     }
 
@@ -242,19 +130,14 @@ impl Registry {
     pub(crate) fn dismiss(&self, thread: &Thread) {
         thread.tid.store(0, Release);
         thread.set_polls_apart(false);
-        self.place(thread, Place::UNKNOWN);
+        thread.set_place(Place::UNKNOWN, &self.timing);
         // Release: the next owner starts where this one has stopped writing.
         thread.taken.store(false, Release);
     }
 
-    fn place(&self, thread: &Thread, place: Place) {
-        let _wishes = lock(&self.wishes);
-        thread.set(place, self.timing());
-    }
-
     /// How many threads could not be watched because there were too many.
     pub(crate) fn refused_threads(&self) -> u64 {
-        self.refused_threads.load(Relaxed)
+        self.threads.refused()
     }
 
     /// A number that no stall of this process has had, from 1 on.
@@ -264,8 +147,7 @@ impl Registry {
 
     /// The thread of this number.
     pub(crate) fn thread(&self, number: usize) -> Option<&'static Thread> {
-        let threads = self.threads.read().unwrap_or_else(PoisonError::into_inner);
-        threads.get(number).copied()
+        self.threads.get(number)
     }
 
     /// Makes known what a thread is. A worker has one thread: whoever else has
@@ -274,20 +156,20 @@ impl Registry {
         if thread.place() == place.pack() {
             return;
         }
-        self.place(thread, place);
+        thread.set_place(place, &self.timing);
         if place.worker.is_some() {
-            self.for_each_thread(|_, other| {
-                if !std::ptr::eq(thread, other) && other.place() == place.pack() {
-                    self.place(other, Place::UNKNOWN);
+            for (_, other) in self.threads.iter() {
+                if !std::ptr::eq(thread, other) {
+                    // Unless it has gone on to another place by itself.
+                    other.replace_place(place, Place::UNKNOWN, &self.timing);
                 }
-            });
+            }
         }
     }
 
     /// Calls `f` with each thread that was ever enrolled and its stable number.
     pub(crate) fn for_each_thread(&self, mut f: impl FnMut(usize, &'static Thread)) {
-        let threads = self.threads.read().unwrap_or_else(PoisonError::into_inner);
-        for (number, thread) in threads.iter().enumerate() {
+        for (number, thread) in self.threads.iter() {
             f(number, thread);
         }
     }
@@ -355,17 +237,17 @@ mod tests {
     }
 
     #[test]
-    fn the_most_demanding_wish_is_granted() {
+    fn the_most_demanding_watchdog_decides() {
         // A registry of its own: the process's is shared with other tests.
         let registry = Registry::new();
-        // Forgotten, because a wish withdraws itself from the process's registry.
+        // Forgotten, because a guard withdraws its demand from the process's registry.
         let thread = Thread::new();
         let place = Place {
             runtime: RuntimeId(7),
             worker: Some(3),
         };
         let runtime = |key| runtime_in(key) == place.runtime;
-        registry.place(&thread, place);
+        thread.set_place(place, &registry.timing);
         assert_eq!(thread.key(), place.pack());
         for (timing, granted) in [
             (Timing::NONE, Timing::NONE),
@@ -374,12 +256,12 @@ mod tests {
             (Timing::EACH, Timing::EACH),
             (Timing::NONE, Timing::EACH),
         ] {
-            std::mem::forget(registry.wish(Wish {
+            std::mem::forget(registry.demand(Demand {
                 timing,
                 track: false,
             }));
             assert_eq!(registry.timing(), granted);
-            registry.place(&thread, place);
+            thread.set_place(place, &registry.timing);
             assert_eq!(thread.place(), place.pack());
             if granted != Timing::EACH {
                 assert_eq!(runtime(thread.key()), granted == Timing::NONE);
@@ -410,10 +292,10 @@ mod tests {
             registry.label(&format!("name {n}"), here);
         }
         assert_eq!(registry.folded_labels(), 0);
-        assert_eq!(registry.label("one too many", here), OTHER);
+        assert_eq!(registry.label("one too many", here), labels::OTHER);
         assert_eq!(registry.folded_labels(), 1);
         assert_eq!(registry.label("name 1", here), first);
-        assert_eq!(&*registry.label_of(OTHER).unwrap().name, "other");
+        assert_eq!(&*registry.label_of(labels::OTHER).unwrap().name, "other");
         assert_eq!(&*registry.label_of(first).unwrap().name, "name 1");
         // The same name made elsewhere is another label.
         assert_ne!(Location::caller(), here);

@@ -11,6 +11,7 @@ use crate::histogram::Recorder;
 use crate::registry::MAX_LABELS;
 use crate::registry::parking::Parking;
 use crate::registry::tag::{LabelId, Place, Timing, key};
+use crate::registry::timed_place::TimedPlace;
 use crate::slot::{Seq, Slot, Wanted};
 
 /// What one thread owns: its slot, its recorders, and who it is.
@@ -20,11 +21,9 @@ pub(crate) struct Thread {
     pub(super) recorders: [OnceLock<Box<Recorder>>; MAX_LABELS],
     /// How long tracked futures waited from being woken to being polled.
     pub(super) delays: OnceLock<Box<[OnceLock<Box<Recorder>>; MAX_LABELS]>>,
-    /// [`key`]; written with `place`, and where a watchdog starts or stops.
-    key: AtomicU64,
-    /// [`Place`], packed; set by the thread itself, or by the one that has taken
-    /// its worker over.
-    place: AtomicU64,
+    /// [`Place`], packed, and the [`key`] that is made of it; set by the thread itself,
+    /// or by the one that has taken its worker over.
+    timed_place: TimedPlace,
     /// Labels of places where tasks are spawned: see [`Thread::label_at`].
     #[cfg(tokio_unstable)]
     labels_at: [LabelAt; LABELS_AT],
@@ -102,8 +101,7 @@ impl Thread {
             slot: Slot::new(),
             recorders: [const { OnceLock::new() }; MAX_LABELS],
             delays: OnceLock::new(),
-            key: AtomicU64::new(0),
-            place: AtomicU64::new(0),
+            timed_place: TimedPlace::new(0),
             #[cfg(tokio_unstable)]
             labels_at: [const { LabelAt::new() }; LABELS_AT],
             until_sample: AtomicU32::new(0),
@@ -203,13 +201,12 @@ impl Thread {
     /// See [`key`].
     #[inline]
     pub(crate) fn key(&self) -> u64 {
-        // Relaxed: a poll that sees a change late is timed one poll later.
-        self.key.load(Relaxed)
+        self.timed_place.key()
     }
 
     /// Its packed place.
     pub(crate) fn place(&self) -> u64 {
-        self.place.load(Relaxed)
+        self.timed_place.place()
     }
 
     pub(crate) const fn parking(&self) -> &Parking {
@@ -226,10 +223,19 @@ impl Thread {
         self.polls_apart.store(apart, Relaxed);
     }
 
-    /// Only under the lock of the registry's wishes.
-    pub(super) fn set(&self, place: Place, timing: Timing) {
-        self.place.store(place.pack(), Relaxed);
-        self.key.store(key::of(place, timing), Relaxed);
+    pub(super) fn set_place(&self, place: Place, timing: &AtomicU32) {
+        self.timed_place.set(place.pack(), timing, key_of);
+    }
+
+    /// Sets the place if it is still this one.
+    pub(super) fn replace_place(&self, seen: Place, place: Place, timing: &AtomicU32) {
+        self.timed_place
+            .replace(seen.pack(), place.pack(), timing, key_of);
+    }
+
+    /// The timing has changed.
+    pub(super) fn refresh(&self, timing: &AtomicU32) {
+        self.timed_place.refresh(timing, key_of);
     }
 
     /// The operating system's id of the thread that owns this entry now.
@@ -253,6 +259,10 @@ impl Thread {
     pub(super) fn take(&self) {
         self.tid.store(crate::os::thread_id(), Release);
     }
+}
+
+fn key_of(place: u64, timing: u32) -> u64 {
+    key::of(Place::unpack(place), Timing(timing))
 }
 
 #[cold]

@@ -33,7 +33,7 @@ use crate::live::LiveTask;
 use crate::local;
 use crate::os::Capturer;
 use crate::pool;
-use crate::registry::{LabelId, Wish, Wished, lock, registry};
+use crate::registry::{Demand, DemandGuard, LabelId, lock, registry};
 use crate::report::{self, Report, SCHEMA_VERSION, TaskPolls};
 use crate::rollcall;
 use crate::runtime::{Gone, Runtime};
@@ -127,7 +127,7 @@ pub struct Watchdog {
     delays_before: HashMap<LabelId, Histogram>,
     waits_before: Histogram,
     /// Withdrawn last, after the thread has stopped.
-    _wish: Wished,
+    _demand: DemandGuard,
     task: AbortHandle,
     thread: Option<JoinHandle<()>>,
     ending: Ending,
@@ -181,7 +181,7 @@ impl Watchdog {
 
         let polls_before = registry().polls_by_label();
         let delays_before = registry().delays_by_label();
-        let wish = registry().wish(Wish {
+        let demand = registry().demand(Demand {
             timing: settings.poll_timing.timing(),
             track: settings.track,
         });
@@ -239,7 +239,7 @@ impl Watchdog {
             polls_before,
             delays_before,
             waits_before: pool::waits(),
-            _wish: wish,
+            _demand: demand,
             task: task.abort_handle(),
             thread: Some(thread),
             ending,
@@ -264,7 +264,7 @@ impl Watchdog {
                 let location = label.location.map(Into::into);
                 let stalls = ledger.counts_of(&label.name, location.as_ref());
                 Some(TaskPolls {
-                    name: label.name.into_string(),
+                    name: label.name.to_string(),
                     location,
                     polls: histogram.summary(),
                     delays: delays.remove(&id).map_or_else(Summary::default, |delays| {

@@ -1,20 +1,27 @@
-//! All interleavings of one owner and one observer of a slot.
+//! All interleavings of one owner and one observer of a slot, and of those that make a
+//! thread's key.
 //!
-//! `src/slot.rs` is compiled once more, here, with loom's atomics in place of
-//! the standard ones. Run it optimized: `cargo test --release -p stallscope-loom`.
+//! `src/slot.rs` and `src/registry/timed_place.rs` are compiled once more, here, with
+//! loom's atomics in place of the standard ones. Run it optimized: `cargo test --release -p stallscope-loom`.
 
 #![cfg(test)]
 
 mod sync {
-    pub(crate) use loom::sync::atomic::AtomicU64;
+    pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, fence};
 }
+
+#[path = "../../../src/registry/timed_place.rs"]
+mod timed_place;
 
 #[allow(dead_code)]
 #[path = "../../../src/slot.rs"]
 mod slot;
 
 use loom::sync::Arc;
+use loom::sync::atomic::Ordering::Relaxed;
 use slot::{Poll, Slot, Stamp};
+use sync::AtomicU32;
+use timed_place::TimedPlace;
 
 /// Interleavings with at most four preemptions: one more takes a minute, all of them hours,
 /// for the owner's 24 steps against the observer's 16.
@@ -198,4 +205,52 @@ fn a_wish_for_a_poll_is_not_taken_back_by_the_one_before() {
         owner.join().unwrap();
         assert_eq!(slot.wanted().is_some(), wished);
     });
+}
+
+/// A key that both inputs show in.
+fn key_of(place: u64, timing: u32) -> u64 {
+    place << 32 | u64::from(timing)
+}
+
+/// Lets all of these change an input, as threads of their own; then the key is that of
+/// the inputs as they are.
+fn keys_follow(changes: &[fn(&TimedPlace, &AtomicU32)]) {
+    let changes = changes.to_vec();
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(move || {
+        let both = Arc::new((TimedPlace::new(1), AtomicU32::new(1)));
+        both.0.refresh(&both.1, key_of);
+        let threads: Vec<_> = changes
+            .iter()
+            .map(|change| {
+                let (both, change) = (Arc::clone(&both), *change);
+                loom::thread::spawn(move || change(&both.0, &both.1))
+            })
+            .collect();
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        let (place, timing) = &*both;
+        assert_eq!(place.key(), key_of(place.place(), timing.load(Relaxed)));
+    });
+}
+
+#[test]
+fn a_key_is_that_of_the_place_and_the_timing_that_stay() {
+    keys_follow(&[
+        |place, timing| place.set(2, timing, key_of),
+        |place, timing| {
+            timing.store(2, Relaxed);
+            place.refresh(timing, key_of);
+        },
+    ]);
+}
+
+#[test]
+fn a_key_follows_the_one_that_takes_a_worker_over() {
+    keys_follow(&[
+        |place, timing| place.set(2, timing, key_of),
+        |place, timing| place.replace(1, 3, timing, key_of),
+    ]);
 }
