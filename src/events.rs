@@ -117,6 +117,18 @@ impl Emitter {
         });
     }
 
+    /// The whole process has stood still for so long.
+    pub(crate) fn emit_standstill(&self, time: std::time::Duration) {
+        self.within(|| {
+            tracing::event!(
+                target: "stallscope",
+                tracing::Level::INFO,
+                standstill_ms = time.as_secs_f64() * 1e3,
+                "the whole process stood still for {time:.1?}"
+            );
+        });
+    }
+
     fn within(&self, f: impl FnOnce()) {
         match &self.0 {
             Some(dispatch) => tracing::dispatcher::with_default(dispatch, f),

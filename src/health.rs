@@ -36,6 +36,8 @@ pub struct Health {
     pub(crate) dropped_events: u64,
     pub(crate) stack_misses: u64,
     pub(crate) no_stacks: Option<String>,
+    #[serde(default)]
+    pub(crate) symbolizer_panics: u64,
     pub(crate) suppressed: u64,
     pub(crate) folded_names: u64,
     #[serde(default)]
@@ -129,9 +131,15 @@ impl Health {
         self.stack_misses
     }
 
-    /// Why some stacks cannot be taken at all here; `None` as long as all could be.
+    /// Why some stacks cannot be taken here, or have no lines; `None` as long as all can.
     pub fn no_stacks(&self) -> Option<&str> {
         self.no_stacks.as_deref()
+    }
+
+    /// How often reading debug info has panicked in this process; such a function has its
+    /// address only.
+    pub const fn symbolizer_panics(&self) -> u64 {
+        self.symbolizer_panics
     }
 
     /// Stalls that were not told to tracing because their culprit had many; callbacks and reports have them.

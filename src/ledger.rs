@@ -4,7 +4,8 @@ use std::collections::{HashMap, VecDeque};
 
 use crate::report::{self, Adding, Fingerprint, Hotspot, SeverityCounts};
 use crate::severity::Severity;
-use crate::stall::{Location, Phase, Stack, Stall, StallEvent, StallId};
+use crate::stall::{Location, Phase, Stack, Stall, StallEvent, StallId, StallKind};
+use crate::watchdog::transition::Finding;
 
 /// How many stalls that are over are remembered one by one.
 const MAX_STALLS: usize = 1_000;
@@ -75,6 +76,21 @@ impl Ledger {
             self.early.pop_front();
         }
         self.early.push_back((id, stack.clone()));
+    }
+
+    /// Something has been found out about this stall.
+    pub(crate) fn update(&mut self, finding: &Finding) {
+        if let Some(stack) = &finding.stack {
+            self.attach(finding.id, stack);
+        }
+        let stalls = self.ongoing.iter_mut().chain(self.over.iter_mut().rev());
+        if let Some(stall) = stalls.into_iter().find(|stall| stall.id() == finding.id) {
+            stall.cause = finding.judgement.refined(stall.stack.as_ref()).into();
+            if stall.kind == StallKind::Turn {
+                stall.one_poll = finding.one_poll;
+                stall.known_polls = stall.known_polls.max(Some(finding.polls));
+            }
+        }
     }
 
     fn count_for_task(&mut self, stall: &Stall) {
@@ -151,7 +167,7 @@ fn add_up(hotspots: &mut HashMap<Fingerprint, Adding>, stall: &Stall) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stall::{Cause, Frame, StallKind};
+    use crate::stall::{Cause, Frame};
 
     fn event(id: u64, phase: Phase) -> StallEvent {
         StallEvent {
@@ -165,6 +181,7 @@ mod tests {
                 origin: 0,
                 start_ns: 0,
                 duration_ns: 10_000_000,
+                suspended_ns: 0,
                 on_cpu_ns: 0,
                 waiting_ns: 0,
                 off_cpu_ns: 0,

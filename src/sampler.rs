@@ -25,7 +25,7 @@ use crate::runtime::{self, Sentinel};
 #[derive(Debug)]
 pub(crate) struct Lag {
     recorder: Recorder,
-    /// When the watchdog means to wake next; a past time if it stands still too.
+    /// When the watchdog means to wake next; a past time if it is late too.
     planned_ns: AtomicU64,
     gap_start_ns: AtomicU64,
     gap_end_ns: AtomicU64,
@@ -65,20 +65,31 @@ impl Lag {
         self.rest.allowed.store(true, Relaxed);
     }
 
-    /// From the watchdog, while all workers are parked: whether one has been at work
-    /// since it last looked.
+    /// From the watchdog, while all workers are parked, with whether one has been at
+    /// work since it last looked: whether sampling is to be [resumed](Lag::resume).
+    pub(crate) fn is_to_resume(&self, worked: bool) -> bool {
+        // The task holds the lock for a moment at most; the watchdog looks again.
+        let Ok(mut resting) = self.rest.resting.try_lock() else {
+            return false;
+        };
+        match &mut *resting {
+            Some(rest) if !rest.noticed => {
+                rest.noticed = true;
+                false
+            }
+            Some(_) => worked,
+            None => false,
+        }
+    }
+
+    /// Wakes the task. Takes locks of tokio's, so this is not for the thread that looks.
     ///
     /// This may wake a worker, which takes over the timers of one that is stuck,
     /// and so heals the lag: that is why all must be parked.
-    pub(crate) fn resume_if(&self, worked: bool) {
-        let mut resting = lock(&self.rest.resting);
-        match &mut *resting {
-            Some(rest) if !rest.noticed => rest.noticed = true,
-            Some(rest) if worked => {
-                rest.task.wake_by_ref();
-                *resting = None;
-            }
-            _ => {}
+    pub(crate) fn resume(&self) {
+        let resting = lock(&self.rest.resting).take();
+        if let Some(rest) = resting {
+            rest.task.wake();
         }
     }
 
@@ -111,10 +122,17 @@ impl Lag {
         self.planned_ns.store(planned_ns, Relaxed);
     }
 
-    /// From the watchdog: it stood still for this span.
+    /// From the watchdog: the whole process stood still for this span.
     pub(crate) fn gap(&self, start_ns: u64, end_ns: u64) {
         self.gap_start_ns.store(start_ns, Relaxed);
         self.gap_end_ns.store(end_ns, Relaxed);
+    }
+
+    /// Whether the watchdog is late at this moment. Then it is not known yet whether the
+    /// whole process stood still, or the watchdog alone.
+    fn is_undecided(&self, now_ns: u64) -> bool {
+        let planned_ns = self.planned_ns.load(Relaxed);
+        now_ns > planned_ns.saturating_add(self.tolerance_ns)
     }
 
     /// Counts one sample, and those that a stall has kept from being taken.
@@ -129,17 +147,9 @@ impl Lag {
 
     /// Lateness without the time in which the whole process stood still.
     fn own_lateness_ns(&self, due_ns: u64, now_ns: u64) -> u64 {
-        let overlap = |start: u64, end: u64| end.min(now_ns).saturating_sub(start.max(due_ns));
-        let planned_ns = self.planned_ns.load(Relaxed);
-        let still_ns = if now_ns > planned_ns.saturating_add(self.tolerance_ns) {
-            // The process has just come back, and this task ran before the watchdog.
-            overlap(planned_ns, now_ns)
-        } else {
-            overlap(
-                self.gap_start_ns.load(Relaxed),
-                self.gap_end_ns.load(Relaxed),
-            )
-        };
+        let start_ns = self.gap_start_ns.load(Relaxed).max(due_ns);
+        let end_ns = self.gap_end_ns.load(Relaxed).min(now_ns);
+        let still_ns = end_ns.saturating_sub(start_ns);
         now_ns.saturating_sub(due_ns).saturating_sub(still_ns)
     }
 }
@@ -179,6 +189,8 @@ pub(crate) async fn sample(
 ) {
     let period_ns = clock::ns_of(period);
     let mut quiet = Quiet::default();
+    // A sample that came while the watchdog was late: it is counted with the next.
+    let mut undecided = None;
     loop {
         let due = Instant::now() + period;
         let asked_ns = clock.now_ns();
@@ -190,7 +202,15 @@ pub(crate) async fn sample(
             // measure, and a timer of ours would make it jump for ever.
             break;
         }
-        lag.record(asked_ns.saturating_add(period_ns), now_ns, period_ns);
+        if let Some((due_ns, now_ns)) = undecided.take() {
+            lag.record(due_ns, now_ns, period_ns);
+        }
+        let due_ns = asked_ns.saturating_add(period_ns);
+        if lag.is_undecided(now_ns) {
+            undecided = Some((due_ns, now_ns));
+        } else {
+            lag.record(due_ns, now_ns, period_ns);
+        }
         if lag.rest.allowed.load(Relaxed) && quiet.lasts(&metrics) {
             lag.rest().await;
         }
@@ -226,14 +246,19 @@ mod tests {
     fn time_in_which_the_process_stood_still_is_no_lag() {
         let lag = Lag::new(10 * MS);
         lag.plan(110 * MS);
-        // The watchdog is just as late.
-        assert_eq!(lag.own_lateness_ns(100 * MS, 3_100 * MS), 10 * MS);
-        // It has come back before this task did.
+        // The watchdog is just as late, and has not said yet why.
+        assert!(lag.is_undecided(3_100 * MS));
         lag.gap(110 * MS, 3_100 * MS);
         lag.plan(3_105 * MS);
+        assert!(!lag.is_undecided(3_101 * MS));
+        assert_eq!(lag.own_lateness_ns(100 * MS, 3_100 * MS), 10 * MS);
         assert_eq!(lag.own_lateness_ns(100 * MS, 3_101 * MS), 11 * MS);
         // An old gap takes nothing off a later sample.
         lag.plan(3_255 * MS);
         assert_eq!(lag.own_lateness_ns(3_200 * MS, 3_250 * MS), 50 * MS);
+        // Nor does the lateness of a watchdog that was late alone.
+        assert!(lag.is_undecided(3_300 * MS));
+        lag.plan(3_305 * MS);
+        assert_eq!(lag.own_lateness_ns(3_250 * MS, 3_300 * MS), 50 * MS);
     }
 }

@@ -333,6 +333,8 @@ pub struct Stall {
     #[serde(default)]
     pub(crate) start_ns: u64,
     pub(crate) duration_ns: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) suspended_ns: u64,
     pub(crate) on_cpu_ns: u64,
     pub(crate) waiting_ns: u64,
     pub(crate) off_cpu_ns: u64,
@@ -343,6 +345,12 @@ pub struct Stall {
     pub(crate) cause: Cause,
     pub(crate) stack: Option<Stack>,
     pub(crate) ongoing: bool,
+}
+
+// serde hands a reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+const fn is_zero(ns: &u64) -> bool {
+    *ns == 0
 }
 
 impl Stall {
@@ -375,12 +383,18 @@ impl Stall {
         self.worker
     }
 
-    /// How long it has lasted, without the time in which the process stood still.
+    /// How long it has lasted, by the clock.
     ///
     /// Exact for a watched poll that is over, if polls are timed exactly. For a turn it is exact if the
     /// worker was idle before, else right to about a tick.
     pub const fn duration(&self) -> Duration {
         Duration::from_nanos(self.duration_ns)
+    }
+
+    /// Of the duration, how long the whole process stood still: it was stopped, or the
+    /// machine was asleep or paused. The [severity](Stall::severity) is that of the rest.
+    pub const fn suspended(&self) -> Duration {
+        Duration::from_nanos(self.suspended_ns)
     }
 
     /// Of the duration, how long the thread is known to have been on a CPU.
@@ -485,6 +499,9 @@ impl fmt::Display for Stall {
             self.kind,
             self.duration()
         )?;
+        if self.suspended_ns > 0 {
+            write!(f, ", {:.1?} of it standing still", self.suspended())?;
+        }
         match (self.one_poll, self.known_polls) {
             (Some(Confidence::High), _) => f.write_str(", in one poll")?,
             (Some(Confidence::Medium), _) => f.write_str(", mostly in one poll")?,

@@ -2,7 +2,6 @@
 
 use crate::audit::session::{Call, Noted};
 use crate::cause;
-use crate::detector::Shares;
 use crate::os::Doing;
 use crate::stall::{Cause, Stack};
 use crate::trim;
@@ -26,11 +25,11 @@ pub(super) fn elsewhere(stack: Option<&Stack>) -> bool {
 }
 
 pub(super) fn cause_of(doing: Option<Doing>) -> Cause {
-    cause::judge(&cause::Evidence {
-        shares: Shares::default(),
+    let judgement = cause::judge(&cause::Evidence {
         last: doing,
-        asleep: None,
-    })
+        ..cause::Evidence::default()
+    });
+    judgement.into()
 }
 
 pub(super) fn blocked_in(call: &Call) -> Cause {

@@ -76,7 +76,7 @@ pub(crate) fn enlist(session: &Arc<Session>) {
     static STARTED: OnceLock<bool> = OnceLock::new();
     STARTED.get_or_init(|| {
         let (ready, is_ready) = std::sync::mpsc::channel();
-        let started = threads::start(THREAD_NAME, move || {
+        let started = threads::start(THREAD_NAME, false, move || {
             let _ = ready.send(());
             spotter.run();
         });

@@ -4,9 +4,8 @@ use crate::detector::waiting::{Shares, Spent, ThreadTimes, Waiting};
 
 /// The age of something in progress.
 ///
-/// Excused is the time for which nobody's code is to blame: the watchdog itself
-/// stood still (the process was stopped, the machine asleep), or the thread
-/// waited for a CPU. But a quarter of the time awake counts at least, so that a
+/// Excused is the time for which nobody's code is to blame: the whole process
+/// stood still (stopped, or the machine asleep), or the thread waited for a CPU. But a quarter of the time awake counts at least, so that a
 /// worker that starves is told too, only late: told sooner, a turn of short
 /// polls on a machine with three times more to do than CPUs would be a stall.
 /// And a wait of less than a sixteenth is not excused: the watchdog makes a thread
@@ -14,18 +13,18 @@ use crate::detector::waiting::{Shares, Spent, ThreadTimes, Waiting};
 #[derive(Clone, Debug)]
 pub(crate) struct Age {
     since_ns: u64,
-    gap_ns: u64,
+    standstill_ns: u64,
     excused_ns: u64,
     waiting: Option<Waiting>,
 }
 
 impl Age {
-    /// Of something that began at `since_ns`, with a gap of the watchdog's since.
-    pub(crate) const fn new(since_ns: u64, gap_ns: u64) -> Self {
+    /// Of something that began at `since_ns`, with a standstill of the process since.
+    pub(crate) const fn new(since_ns: u64, standstill_ns: u64) -> Self {
         Age {
             since_ns,
-            gap_ns,
-            excused_ns: gap_ns,
+            standstill_ns,
+            excused_ns: standstill_ns,
             waiting: None,
         }
     }
@@ -38,15 +37,15 @@ impl Age {
 
     /// What the thread has done at the first look.
     pub(crate) fn first(mut self, now_ns: u64, times: Option<ThreadTimes>) -> Self {
-        // The gap has been taken off, and a wait within it is not taken off twice.
-        let gap_ns = std::mem::take(&mut self.excused_ns);
+        // The standstill has been taken off, and a wait within it is not taken off twice.
+        let standstill_ns = std::mem::take(&mut self.excused_ns);
         self.advance(now_ns, 0, times);
-        self.excused_ns = self.excused_ns.max(gap_ns);
+        self.excused_ns = self.excused_ns.max(standstill_ns);
         self
     }
 
-    /// One tick later: the watchdog's gap in it, and what the thread has done.
-    pub(crate) fn advance(&mut self, now_ns: u64, gap_ns: u64, times: Option<ThreadTimes>) {
+    /// One tick later: the process's standstill in it, and what the thread has done.
+    pub(crate) fn advance(&mut self, now_ns: u64, standstill_ns: u64, times: Option<ThreadTimes>) {
         let before_ns = self.waiting_ns();
         match (&mut self.waiting, times) {
             (Some(waiting), Some(times)) => waiting.update(now_ns, times),
@@ -56,10 +55,10 @@ impl Age {
             (_, None) => {}
         }
         let after_ns = self.waiting_ns();
-        self.gap_ns += gap_ns;
-        // A wait within a gap is not taken off twice; and what was taken for a
+        self.standstill_ns += standstill_ns;
+        // A wait within a standstill is not taken off twice; and what was taken for a
         // wait can turn out to have been sleep.
-        self.excused_ns += gap_ns.max(after_ns.saturating_sub(before_ns));
+        self.excused_ns += standstill_ns.max(after_ns.saturating_sub(before_ns));
         self.excused_ns = self
             .excused_ns
             .saturating_sub(before_ns.saturating_sub(after_ns));
@@ -85,6 +84,11 @@ impl Age {
         }
     }
 
+    /// Whether it is known what the thread had done at some time before.
+    pub(crate) const fn is_measured(&self) -> bool {
+        self.waiting.is_some()
+    }
+
     pub(crate) const fn since_ns(&self) -> u64 {
         self.since_ns
     }
@@ -100,17 +104,25 @@ impl Age {
         self.waiting.as_ref().map_or(0, Waiting::waiting_ns)
     }
 
-    /// The age without the watchdog's gaps.
+    /// The whole age, by the clock.
+    pub(crate) const fn elapsed_ns(&self, at_ns: u64) -> u64 {
+        at_ns.saturating_sub(self.since_ns)
+    }
+
+    /// For how much of the age the process stood still.
+    pub(crate) const fn standstill_ns(&self) -> u64 {
+        self.standstill_ns
+    }
+
+    /// The age without the process's standstills.
     pub(crate) const fn awake_ns(&self, at_ns: u64) -> u64 {
-        at_ns
-            .saturating_sub(self.since_ns)
-            .saturating_sub(self.gap_ns)
+        self.elapsed_ns(at_ns).saturating_sub(self.standstill_ns)
     }
 
     /// The part of the age that counts against the thresholds.
     pub(crate) fn counts_ns(&self, at_ns: u64) -> u64 {
         let awake_ns = self.awake_ns(at_ns);
-        let waited_ns = self.excused_ns.saturating_sub(self.gap_ns);
+        let waited_ns = self.excused_ns.saturating_sub(self.standstill_ns);
         let waited_ns = if waited_ns > awake_ns / 16 {
             waited_ns
         } else {

@@ -23,14 +23,14 @@ impl PollHold {
     ) -> Self {
         let since_ns = seen.start_ns().unwrap_or(at.now_ns).min(at.now_ns);
         let lasted_ns = at.now_ns - since_ns;
-        let age = Age::new(since_ns, at.gap_ns.min(lasted_ns));
+        let age = Age::new(since_ns, at.standstill_ns.min(lasted_ns));
         let account = account.filter(|account| account.thread == seen.id.thread);
         let age = match account {
             Some(account) => age.spending(account.before(lasted_ns), account.polls),
             None => age,
         };
         PollHold {
-            seen: seen.clone(),
+            seen: *seen,
             age: age.first(at.now_ns, times),
             worker,
         }
@@ -43,8 +43,8 @@ impl PollHold {
         at: &Observation,
         times: Option<ThreadTimes>,
     ) {
-        self.seen.clone_from(seen);
-        self.age.advance(at.now_ns, at.gap_ns, times);
+        self.seen = *seen;
+        self.age.advance(at.now_ns, at.standstill_ns, times);
     }
 
     /// Whether its worker has gone on without it.
@@ -87,7 +87,7 @@ impl TurnHold {
             .max(after_ns)
             .min(at.now_ns);
         let lasted_ns = at.now_ns - since_ns;
-        let age = Age::new(since_ns, at.gap_ns.min(lasted_ns));
+        let age = Age::new(since_ns, at.standstill_ns.min(lasted_ns));
         let age = match account {
             Some(account) => {
                 let mut computed = account.now;
@@ -115,7 +115,7 @@ impl TurnHold {
     ) {
         self.worker.driven = worker.driven;
         self.last_ns = at.now_ns;
-        self.age.advance(at.now_ns, at.gap_ns, times);
+        self.age.advance(at.now_ns, at.standstill_ns, times);
     }
 
     /// When it began and ended, now that it is known to be over.

@@ -31,7 +31,6 @@ pub(crate) use observation::{
 pub(crate) use waiting::ThreadState;
 pub(crate) use waiting::{Shares, Spent, ThreadTimes};
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::clock;
@@ -39,7 +38,7 @@ use crate::severity::{Severity, Thresholds};
 use crate::stall::{Phase, StallKind};
 
 use hold::PollHold;
-use place::Placed;
+use place::{Detached, Placed};
 use unit::{Held, Teller};
 
 /// What is told of a stall.
@@ -53,8 +52,9 @@ pub(crate) struct Told {
     pub(crate) poll: Option<PollId>,
     pub(crate) culprit: Option<Layer>,
     pub(crate) start_ns: u64,
-    /// Without the time in which the watchdog itself stood still.
     pub(crate) duration_ns: u64,
+    /// Of that, for how long the whole process stood still; the severity is without.
+    pub(crate) suspended_ns: u64,
     /// What the thread is known to have done in it.
     pub(crate) shares: Shares,
     /// The stall goes on, but the watchdog stops.
@@ -68,10 +68,13 @@ pub(crate) struct Detector {
     last_ns: u64,
     units: Vec<Held>,
     /// Polls in progress that hold up no worker any more.
-    detached: HashSet<PollId>,
+    detached: Detached,
     /// Its memory is used again: an allocation at each look would be a good part of it.
     placed: Placed,
 }
+
+/// For how many units there is room from the start; more ask for memory once.
+const MANY_UNITS: usize = 64;
 
 fn severity_of(thresholds: &Thresholds, counts_ns: u64) -> Option<Severity> {
     thresholds.severity_of(Duration::from_nanos(counts_ns))
@@ -92,8 +95,8 @@ impl Detector {
         Detector {
             thresholds,
             last_ns: now_ns,
-            units: Vec::new(),
-            detached: HashSet::new(),
+            units: Vec::with_capacity(MANY_UNITS),
+            detached: Detached::default(),
             placed: Placed::default(),
         }
     }
@@ -110,15 +113,18 @@ impl Detector {
     }
 
     /// The units whose poll or turn of the last tick is still the same in what is seen
-    /// now, with the number of the thread where a poll tells it.
+    /// now, with the number of the thread where a poll tells it, and whether it matters
+    /// now what the thread has done: at its first look, and where a severity is due.
     pub(crate) fn still_holds<'a>(
         &'a self,
         seen: &'a Observation,
-    ) -> impl Iterator<Item = (Unit, Option<usize>)> + 'a {
+    ) -> impl Iterator<Item = (Unit, Option<usize>, bool)> + 'a {
         let going_on = self.units.iter().filter(|held| held.goes_on(seen));
         going_on.map(|held| {
             let thread = held.poll.as_ref().map(|poll| poll.seen.id.thread);
-            (held.unit, thread)
+            let due_ns = held.due_ns(self.last_ns, &self.thresholds);
+            let is_due = due_ns.is_some_and(|due_ns| due_ns <= seen.now_ns);
+            (held.unit, thread, is_due || !held.is_measured())
         })
     }
 
@@ -169,19 +175,17 @@ impl Detector {
             let unit = Unit::Thread(poll.id.thread);
             self.see(unit, None, Some(poll), seen, &mut teller);
         }
-        let gone: Vec<Unit> = self
-            .units
-            .iter()
-            .map(|held| held.unit)
-            .filter(|unit| match unit {
-                Unit::Worker(index) => *index >= seen.workers.len(),
-                Unit::Thread(thread) => placed
-                    .on_threads(seen)
-                    .all(|poll| poll.id.thread != *thread),
-            })
-            .collect();
-        for unit in gone {
-            self.see(unit, None, None, seen, &mut teller);
+        for at in 0..self.units.len() {
+            let unit = self.units[at].unit;
+            let is_gone = match unit {
+                Unit::Worker(index) => index >= seen.workers.len(),
+                Unit::Thread(thread) => {
+                    placed.on_threads(seen).all(|poll| poll.id.thread != thread)
+                }
+            };
+            if is_gone {
+                self.see(unit, None, None, seen, &mut teller);
+            }
         }
         self.units
             .retain(|held| held.poll.is_some() || held.turn.is_some());
@@ -220,28 +224,28 @@ impl Detector {
                 .find(|finished| finished.poll == hold.seen.id)
                 .map(|finished| finished.end_ns)
         };
-        // The part of the watchdog's gap before something ended.
-        let gap_ns = |end_ns| seen.gap_ns.saturating_sub(seen.now_ns - end_ns);
+        // The part of the standstill before something ended.
+        let standstill_ns = |end_ns| seen.standstill_ns.saturating_sub(seen.now_ns - end_ns);
         if held.has_episode() {
             if let Some(mut hold) = poll_over.filter(|hold| held.episode_is(Some(hold.seen.id))) {
                 // Without a note it ended at some time since the last tick.
                 let end_ns = finished(&hold).unwrap_or(seen.now_ns).min(seen.now_ns);
-                hold.age.advance(end_ns, gap_ns(end_ns), None);
+                hold.age.advance(end_ns, standstill_ns(end_ns), None);
                 held.end(&hold.age, end_ns, teller);
             } else if let Some(mut hold) = turn_over
                 && held.episode_is(None)
             {
                 let (start_ns, end_ns) = hold.span_ns(worker, seen.now_ns);
-                hold.age.advance(end_ns, gap_ns(end_ns), None);
+                hold.age.advance(end_ns, standstill_ns(end_ns), None);
                 held.end_turn(&hold.age.starting(start_ns), end_ns, teller);
             }
         } else if let Some(mut hold) =
-            poll_over.filter(|hold| !self.detached.contains(&hold.seen.id))
+            poll_over.filter(|hold| !self.detached.contains(hold.seen.id))
             && let Some(end_ns) = finished(&hold)
         {
             // It became old enough and ended, all since the last tick.
             let end_ns = end_ns.min(seen.now_ns);
-            hold.age.advance(end_ns, gap_ns(end_ns), None);
+            hold.age.advance(end_ns, standstill_ns(end_ns), None);
             held.in_hindsight(Some(&hold), &hold.age, end_ns, teller);
         } else if let Some(hold) = turn_over.filter(|hold| !hold.worker.driven && !hold.rest)
             && let Some(worker) = worker

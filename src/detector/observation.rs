@@ -2,9 +2,10 @@
 
 use crate::detector::waiting::{Spent, ThreadTimes};
 use crate::registry::LabelId;
+use crate::slot::MAX_DEPTH;
 
 /// A watched poll: the number of its thread, and its own number on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct PollId {
     pub(crate) thread: usize,
     pub(crate) seq: u64,
@@ -22,15 +23,40 @@ pub(crate) struct Layer {
     pub(crate) anchor: Option<u64>,
 }
 
+/// The watched futures within another: in place, so that a look asks for no memory.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Inner {
+    layers: [Layer; MAX_DEPTH - 1],
+    depth: usize,
+}
+
+impl Inner {
+    pub(crate) fn as_slice(&self) -> &[Layer] {
+        self.layers.get(..self.depth).unwrap_or(&[])
+    }
+}
+
+impl FromIterator<Layer> for Inner {
+    /// Takes as many as a slot publishes.
+    fn from_iter<I: IntoIterator<Item = Layer>>(layers: I) -> Self {
+        let mut inner = Inner::default();
+        for (place, layer) in inner.layers.iter_mut().zip(layers) {
+            *place = layer;
+            inner.depth += 1;
+        }
+        inner
+    }
+}
+
 /// A watched poll.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct PollSeen {
     pub(crate) id: PollId,
     /// The worker it claims to be on; `None` on a thread that is none.
     pub(crate) worker: Option<usize>,
     pub(crate) outermost: Layer,
-    /// Those within it, from without to within. Mostly none, which costs no allocation.
-    pub(crate) inner: Vec<Layer>,
+    /// Those within it, from without to within.
+    pub(crate) inner: Inner,
 }
 
 impl PollSeen {
@@ -43,7 +69,7 @@ impl PollSeen {
     pub(crate) fn culprit(&self, now_ns: u64) -> Layer {
         let age = |layer: &Layer| now_ns.saturating_sub(layer.start_ns.unwrap_or(0));
         let long = |layer: &&Layer| age(layer) >= age(&self.outermost) / 2;
-        let innermost = self.inner.iter().rev().find(long);
+        let innermost = self.inner.as_slice().iter().rev().find(long);
         innermost.copied().unwrap_or(self.outermost)
     }
 }
@@ -117,8 +143,8 @@ pub(crate) enum Unit {
 #[derive(Debug, Default)]
 pub(crate) struct Observation {
     pub(crate) now_ns: u64,
-    /// How long the watchdog stood still past its planned wake-up; 0 if it did not.
-    pub(crate) gap_ns: u64,
+    /// For how long the whole process has stood still since the last look.
+    pub(crate) standstill_ns: u64,
     pub(crate) workers: Vec<WorkerSeen>,
     pub(crate) polls: Vec<PollSeen>,
     pub(crate) finished: Vec<FinishedSeen>,

@@ -1,8 +1,34 @@
 //! Which unit each poll holds up.
 
-use std::collections::HashSet;
-
 use crate::detector::observation::{Observation, PollId, PollSeen};
+
+/// Polls in progress that hold up no worker any more: few, so a list that is kept.
+#[derive(Debug)]
+pub(crate) struct Detached(Vec<PollId>);
+
+impl Default for Detached {
+    fn default() -> Self {
+        // More than there are threads in `block_in_place` as a rule.
+        Detached(Vec::with_capacity(64))
+    }
+}
+
+impl Detached {
+    pub(crate) fn insert(&mut self, poll: PollId) {
+        if !self.contains(poll) {
+            self.0.push(poll);
+        }
+    }
+
+    pub(crate) fn contains(&self, poll: PollId) -> bool {
+        self.0.contains(&poll)
+    }
+
+    fn keep_those_in(&mut self, seen: &Observation) {
+        self.0
+            .retain(|id| seen.polls.iter().any(|poll| poll.id == *id));
+    }
+}
 
 /// Polls by what they hold up, as indices into those that are seen; those that hold
 /// nothing up are left out.
@@ -14,15 +40,13 @@ pub(crate) struct Placed {
 
 impl Placed {
     /// Places all polls; of two that claim one worker, the earlier becomes detached.
-    pub(crate) fn place(&mut self, seen: &Observation, detached: &mut HashSet<PollId>) {
-        if !detached.is_empty() {
-            detached.retain(|id| seen.polls.iter().any(|poll| poll.id == *id));
-        }
+    pub(crate) fn place(&mut self, seen: &Observation, detached: &mut Detached) {
+        detached.keep_those_in(seen);
         self.on_workers.clear();
         self.on_workers.resize(seen.workers.len(), None);
         self.on_threads.clear();
         for (index, poll) in seen.polls.iter().enumerate() {
-            if detached.contains(&poll.id) {
+            if detached.contains(poll.id) {
                 continue;
             }
             let place = poll
@@ -38,7 +62,9 @@ impl Placed {
                     detached.insert(poll.id);
                 }
                 other => {
-                    detached.extend(other.map(|other| other.id));
+                    if let Some(other) = other {
+                        detached.insert(other.id);
+                    }
                     *place = Some(index);
                 }
             }

@@ -1,5 +1,6 @@
 //! Worlds of workers and polls, looked at every 5 ms, and what is told of them.
 
+use super::observation::Inner;
 use super::*;
 
 const MS: u64 = 1_000_000;
@@ -58,7 +59,7 @@ impl World {
         };
         let mut events = Vec::new();
         self.detector.observe(&self.seen, &mut next_id, &mut events);
-        self.seen.gap_ns = 0;
+        self.seen.standstill_ns = 0;
         self.seen.finished.clear();
         for told in events {
             self.lines.push((
@@ -620,7 +621,7 @@ fn an_untimed_poll_counts_from_when_it_was_first_seen() {
         id,
         worker: None,
         outermost: Layer::default(),
-        inner: Vec::new(),
+        inner: Inner::default(),
     });
     world.look_through(100, 150);
     world.end(9, 160);
@@ -667,14 +668,14 @@ fn a_runtime_that_is_gone_ends_what_was_open() {
 }
 
 #[test]
-fn the_time_in_which_the_watchdog_stood_still_counts_for_nobody() {
+fn the_time_in_which_the_process_stood_still_counts_for_nobody() {
     let mut world = World::new(2);
     world.look(0);
     world.wake(0);
     world.begin(7, 3, None, 2);
     world.look(5);
     // Stopped from 6 ms to 3,006 ms.
-    world.seen.gap_ns = 2_996 * MS;
+    world.seen.standstill_ns = 2_996 * MS;
     world.look(3_006);
     assert_eq!(world.lines, []);
     world.look(3_011);
@@ -689,7 +690,14 @@ fn the_time_in_which_the_watchdog_stood_still_counts_for_nobody() {
         .filter(|line| line.1 == Ended)
         .map(|line| (line.2, line.4))
         .collect();
-    assert_eq!(turns, [(Monitor, 54), (Monitor, 52)]);
+    // As long as they were, and as severe as their own time makes them.
+    assert_eq!(turns, [(Monitor, 3_050), (Monitor, 3_048)]);
+    assert!(
+        world
+            .told
+            .iter()
+            .all(|told| told.suspended_ns == 2_996 * MS)
+    );
 
     // A poll that began and ended within the same stop.
     let mut world = World::new(0);
@@ -697,7 +705,7 @@ fn the_time_in_which_the_watchdog_stood_still_counts_for_nobody() {
     world.begin(7, 3, None, 2);
     world.look(5);
     world.end(7, 3_007);
-    world.seen.gap_ns = 2_998 * MS;
+    world.seen.standstill_ns = 2_998 * MS;
     world.look(3_008);
     assert_eq!(world.lines, []);
 }

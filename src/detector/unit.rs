@@ -1,13 +1,12 @@
 //! One worker, or one thread that polls without being one: its holds and its episode.
 
-use std::collections::HashSet;
-
 use crate::clock;
 use crate::detector::age::Age;
 use crate::detector::hold::{PollHold, TurnHold};
 use crate::detector::observation::{
     Account, Layer, Observation, PollId, PollSeen, Unit, WorkerSeen,
 };
+use crate::detector::place::Detached;
 use crate::detector::waiting::ThreadTimes;
 use crate::detector::{Told, severity_of};
 use crate::severity::{Severity, Thresholds};
@@ -68,6 +67,13 @@ impl Held {
             .is_some_and(|episode| episode.poll == poll)
     }
 
+    /// Whether it is known what its thread had done when this was first looked at.
+    pub(crate) fn is_measured(&self) -> bool {
+        let poll = self.poll.as_ref().map(|poll| &poll.age);
+        let turn = self.turn.as_ref().map(|turn| &turn.age);
+        poll.into_iter().chain(turn).all(Age::is_measured)
+    }
+
     /// Whether what was in progress at the last tick still is.
     pub(crate) fn goes_on(&self, seen: &Observation) -> bool {
         let poll = self.poll.as_ref().is_some_and(|poll| {
@@ -90,7 +96,7 @@ impl Held {
         poll: Option<&PollSeen>,
         seen: &Observation,
         last_ns: u64,
-        detached: &mut HashSet<PollId>,
+        detached: &mut Detached,
     ) -> (Option<PollHold>, Option<TurnHold>) {
         let times = seen.times.iter().find(|(unit, _)| *unit == self.unit);
         let times = times.map(|(_, times)| *times);
@@ -113,7 +119,7 @@ impl Held {
         poll: Option<&PollSeen>,
         seen: &Observation,
         times: Option<ThreadTimes>,
-        detached: &mut HashSet<PollId>,
+        detached: &mut Detached,
     ) -> Option<PollHold> {
         let id = poll.map(|poll| poll.id);
         let over = self.poll.take_if(|hold| Some(hold.seen.id) != id);
@@ -262,7 +268,8 @@ impl Held {
             poll: episode.poll,
             culprit: episode.culprit,
             start_ns: episode.start_ns,
-            duration_ns: age.awake_ns(at_ns).saturating_add(lead_ns),
+            duration_ns: age.elapsed_ns(at_ns).saturating_add(lead_ns),
+            suspended_ns: age.standstill_ns(),
             shares: age.shares(),
             cut_off: false,
         });

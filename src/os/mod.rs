@@ -28,8 +28,9 @@ mod platform;
 mod platform;
 
 pub(crate) use platform::{
-    Capturer, DEFAULT_SIGNAL, DETECTION, Symbolizer, ThreadProbe, be_prompt, interpose,
-    is_usable_signal, leave_out, module_files, syscall_name, terminal_columns, thread_id, usage,
+    AutoResetEvent, Capturer, DEFAULT_SIGNAL, DETECTION, OwnTimes, Symbolizer, ThreadProbe,
+    interpose, is_futex, is_usable_signal, leave_out, module_files, process_id,
+    request_short_slice, syscall_name, terminal_columns, thread_id, touch_stack, usage,
 };
 
 /// The processor's time stamp counter; `None` where there is none that can be
@@ -78,6 +79,13 @@ impl Doing {
     pub(crate) const fn is_asleep(self) -> bool {
         matches!(self, Doing::Blocked(_) | Doing::Faulting)
     }
+}
+
+/// Whose files stay open first, where not all may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Importance {
+    Worker,
+    Other,
 }
 
 /// What a thread has done in all.
@@ -160,6 +168,10 @@ pub(crate) enum Miss {
     Busy,
     /// The system hides it.
     NotPermitted,
+    /// There is no `/proc`.
+    NoProc,
+    /// The process has no file descriptor left.
+    NoDescriptor,
     /// The program has a handler of its own for our signal.
     HandlerTaken,
     /// Signals are switched off, and the thread was running.
@@ -173,7 +185,13 @@ impl Miss {
     pub(crate) fn from_open(error: &io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::NotFound => Miss::Gone,
-            _ => Miss::NotPermitted,
+            _ => match error.raw_os_error() {
+                // EMFILE and ENFILE, the same on all of Linux (errno(3)).
+                Some(23 | 24) => Miss::NoDescriptor,
+                // ESRCH: the thread has ended since its file was opened.
+                Some(3) => Miss::Gone,
+                _ => Miss::NotPermitted,
+            },
         }
     }
 
@@ -181,7 +199,12 @@ impl Miss {
     pub(crate) const fn is_lasting(self) -> bool {
         matches!(
             self,
-            Miss::NotPermitted | Miss::HandlerTaken | Miss::SignalsOff | Miss::NotSupported
+            Miss::NotPermitted
+                | Miss::NoProc
+                | Miss::NoDescriptor
+                | Miss::HandlerTaken
+                | Miss::SignalsOff
+                | Miss::NotSupported
         )
     }
 }
@@ -196,6 +219,8 @@ impl fmt::Display for Miss {
             Miss::Queued => "the thread waited for a CPU",
             Miss::Busy => "another capture was under way",
             Miss::NotPermitted => "the system does not permit it",
+            Miss::NoProc => "/proc is not mounted",
+            Miss::NoDescriptor => "the process has no file descriptor left",
             Miss::HandlerTaken => "the program handles the signal itself",
             Miss::SignalsOff => "the thread was running, and signals are off",
             Miss::NotSupported => "not on this platform",

@@ -188,6 +188,7 @@ impl Health {
             slow_callbacks: self.slow_callbacks + other.slow_callbacks,
             dropped_events: self.dropped_events + other.dropped_events,
             stack_misses: self.stack_misses + other.stack_misses,
+            symbolizer_panics: self.symbolizer_panics.max(other.symbolizer_panics),
             no_stacks: self.no_stacks.clone().max(other.no_stacks.clone()),
             suppressed: self.suppressed + other.suppressed,
             folded_names: self.folded_names + other.folded_names,

@@ -89,6 +89,7 @@ fn stall(id: u64, start_ms: u64, ms: u64, cause: Cause, stack: Option<Stack>, na
         origin: 1,
         start_ns: start_ms * MS,
         duration_ns,
+        suspended_ns: 0,
         on_cpu_ns: 0,
         waiting_ns: 0,
         off_cpu_ns: 0,

@@ -2,85 +2,61 @@
 
 mod account;
 mod builder;
-mod inquiry;
-mod late;
+pub(crate) mod investigator;
+mod lateness;
 mod observe;
-mod one_poll;
 mod patrol;
-mod target;
+mod shared;
+mod stalled_thread;
+pub(crate) mod transition;
 
 pub use builder::{Builder, PollTiming};
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering::{Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
 use crate::clock::{self, Calibrated};
+use crate::delivery::Delivery;
 use crate::detector::Detector;
 use crate::driven::Driven;
 use crate::error::Error;
-use crate::explain;
+use crate::explain::Explainer;
 use crate::health::Health;
 use crate::histogram::{Histogram, Summary};
 use crate::ledger::Ledger;
 use crate::live::LiveTask;
 use crate::local;
-use crate::os::Capturer;
+use crate::os;
 use crate::pool;
 use crate::registry::{Demand, DemandGuard, LabelId, lock, registry};
 use crate::report::{self, Report, SCHEMA_VERSION, TaskPolls};
 use crate::rollcall;
 use crate::runtime::{Gone, Runtime};
-use crate::sampler::{self, Lag};
-use crate::stall::Stack;
-use crate::teller::{self, Ending, Message, Telling};
+use crate::sampler;
 use crate::threads;
 use crate::track;
 
-use inquiry::Inquiry;
+use investigator::{Case, CaseSettings, Investigator, InvestigatorUse};
 use observe::Observer;
-use patrol::{Patrol, Stuck};
+use patrol::{EndGuard, Patrol, Stuck};
+use shared::{Settings, Shared};
 
 const THREAD_NAME: &str = "stallscope-watch";
-/// How long a drop waits for what is still to be told.
-const LAST_WORDS: Duration = Duration::from_millis(200);
-
-/// What the watchdog's thread and its owner share.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    stop: AtomicBool,
-    /// All workers are parked, and it sleeps until one wakes.
-    asleep: AtomicBool,
-    tick_ns: u64,
-    /// A watchdog that is later than this has stood still.
-    tolerance_ns: u64,
-    ticked_ns: AtomicU64,
-    gaps: AtomicU64,
-    gaps_ns: AtomicU64,
-    lag: Arc<Lag>,
-    /// Stalls whose stack could not be taken, and why it never will be.
-    stack_misses: AtomicU64,
-    no_stacks: Mutex<Option<String>>,
-    ledger: Mutex<Ledger>,
-}
-
-impl Shared {
-    fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        lock(&self.ledger)
-    }
-}
+/// How long a drop waits for threads to end and for what is still to be delivered.
+const LAST_WORDS: Duration = Duration::from_millis(150);
 
 /// Watches one tokio runtime, until it is dropped.
 ///
-/// It is three threads of the operating system and one task of the runtime: one
-/// thread looks at the runtime's workers and at the watched polls at each tick,
-/// one symbolizes stacks, one tells of stalls, and the task measures lag.
+/// It is threads of the operating system and one task of the runtime. One thread looks
+/// at the runtime's workers and at the watched polls at each tick, one emits tracing
+/// events, one calls each callback, and the task measures lag. All watchdogs of the
+/// process share two more, of which one takes stacks and one symbolizes them.
 ///
 /// # What it sees
 /// - With nothing wrapped: each worker whose event loop has not come round for
@@ -97,7 +73,8 @@ impl Shared {
 /// - Started while something is stuck, it counts from its start.
 /// - Dropped while something is stuck, it tells `Ended` with
 ///   [`is_ongoing`](crate::Stall::is_ongoing). The drop waits for callbacks
-///   that still run, but no longer than 200 ms.
+///   that still run, but no longer than 200 ms; it calls none afterwards.
+/// - In a child that was forked there is no watchdog: to drop it there does nothing.
 /// - A runtime that shuts down first is no stall; the watchdog stays usable for
 ///   its report.
 ///
@@ -119,18 +96,26 @@ impl Shared {
 pub struct Watchdog {
     clock: &'static Calibrated,
     shared: Arc<Shared>,
-    telling: Arc<Telling>,
     runtime: Runtime,
     started_ns: u64,
     /// What was counted before it started.
     polls_before: HashMap<LabelId, Histogram>,
     delays_before: HashMap<LabelId, Histogram>,
     waits_before: Histogram,
+    /// The process that it watches: not a child that was forked.
+    process: u32,
+    /// Taken at drop.
+    parts: Option<Parts>,
+}
+
+/// What ends with a watchdog.
+#[derive(Debug)]
+struct Parts {
     /// Withdrawn last, after the thread has stopped.
     _demand: DemandGuard,
+    _investigator: InvestigatorUse,
     task: AbortHandle,
-    thread: Option<JoinHandle<()>>,
-    ending: Ending,
+    thread: JoinHandle<()>,
 }
 
 impl Watchdog {
@@ -153,32 +138,19 @@ impl Watchdog {
         // Less than a tick late is a busy machine; and a gap as long as half the
         // lowest threshold could make a stall of what is none.
         let tolerance_ns = clock::ns_of(tick.max(settings.thresholds.monitor / 2));
-        let shared = Arc::new(Shared {
-            stop: AtomicBool::new(false),
-            asleep: AtomicBool::new(false),
+        // Made now: a thread that delivers must not wait for it.
+        report::origin();
+        let investigator = Investigator::acquire(clock)?;
+        let explainer = Explainer::acquire()?;
+        let runtime_id = local::runtime_id(handle);
+        let shared = Arc::new(Shared::new(Settings {
+            runtime: runtime_id,
             tick_ns: clock::ns_of(tick),
             tolerance_ns,
-            ticked_ns: AtomicU64::new(clock.now_ns()),
-            gaps: AtomicU64::new(0),
-            gaps_ns: AtomicU64::new(0),
-            lag: Arc::new(Lag::new(tolerance_ns)),
-            stack_misses: AtomicU64::new(0),
-            no_stacks: Mutex::new(None),
-            ledger: Mutex::new(Ledger::default()),
-        });
-        let telling = Arc::new(Telling::default());
-        let (queue, ending) =
-            teller::start(clock, tick, settings.on_stall.clone(), Arc::clone(&telling))?;
-        let attached = Arc::clone(&shared);
-        let stacks = queue.clone();
-        let explained = move |id, stack: Option<Stack>| {
-            if let Some(stack) = &stack {
-                attached.ledger().attach(id, stack);
-            }
-            stacks.send(Message::Stack(id, stack));
-        };
-        let explainer = explain::start(clock, Box::new(explained))?;
-
+            now_ns: clock.now_ns(),
+            delivery: Delivery::start(clock, tick, &settings.on_stall, settings.short_slices)?,
+            investigator: investigator.handle(),
+        }));
         let polls_before = registry().polls_by_label();
         let delays_before = registry().delays_by_label();
         let demand = registry().demand(Demand {
@@ -186,10 +158,8 @@ impl Watchdog {
             track: settings.track,
         });
         let gone = Gone::default();
-        let capturer = settings
-            .stacks
-            .then(|| Capturer::new(settings.signal_use()));
         let driven = Arc::new(Driven::default());
+        let stuck_after_ns = settings.stuck_after.map(clock::ns_of);
         let patrol = Patrol {
             clock,
             shared: Arc::clone(&shared),
@@ -199,20 +169,32 @@ impl Watchdog {
                 Arc::clone(&driven),
             ),
             detector: Detector::new(settings.thresholds, clock.now_ns()),
-            inquiry: Inquiry::new(
-                clock,
-                Arc::clone(&shared),
-                capturer,
-                explainer,
-                queue.clone(),
-            ),
-            queue,
-            driven,
-            stuck: settings
-                .stuck_after
-                .map(|after| Stuck::new(clock::ns_of(after))),
+            driven: Arc::clone(&driven),
+            stuck: stuck_after_ns.map(Stuck::new),
+            serial: 0,
         };
-        let thread = threads::start(THREAD_NAME, move || patrol.run())?;
+        let end = EndGuard(Arc::clone(&shared));
+        let thread = threads::start(THREAD_NAME, settings.short_slices, move || {
+            let _end = end;
+            patrol.run();
+        });
+        let thread = match thread {
+            Ok(thread) => thread,
+            Err(error) => {
+                shared.delivery.stop(Duration::ZERO);
+                return Err(error);
+            }
+        };
+        investigator.handle().add(Case::new(CaseSettings {
+            clock,
+            shared: Arc::clone(&shared),
+            runtime: Runtime::new(handle, gone.clone()),
+            signals: settings.stacks.then(|| settings.signal_use()),
+            explainer,
+            driven,
+            stuck_after_ns,
+            short_slices: settings.short_slices,
+        }));
 
         let sentinel = gone.sentinel();
         let lag = Arc::clone(&shared.lag);
@@ -233,16 +215,18 @@ impl Watchdog {
         Ok(Watchdog {
             clock,
             shared,
-            telling,
             runtime,
             started_ns: clock.now_ns(),
             polls_before,
             delays_before,
             waits_before: pool::waits(),
-            _demand: demand,
-            task: task.abort_handle(),
-            thread: Some(thread),
-            ending,
+            process: os::process_id(),
+            parts: Some(Parts {
+                _demand: demand,
+                _investigator: investigator,
+                task: task.abort_handle(),
+                thread,
+            }),
         })
     }
 
@@ -326,12 +310,13 @@ impl Watchdog {
             blocking_pool: pool::look(self.clock),
             gaps: self.shared.gaps.load(Relaxed),
             gaps_ns: self.shared.gaps_ns.load(Relaxed),
-            callback_panics: self.telling.panics.load(Relaxed),
-            slow_callbacks: self.telling.slow.load(Relaxed),
-            dropped_events: self.telling.dropped.load(Relaxed),
+            callback_panics: self.shared.delivery.stats.panics.load(Relaxed),
+            slow_callbacks: self.shared.delivery.stats.slow.load(Relaxed),
+            dropped_events: self.shared.delivery.stats.dropped.load(Relaxed) + self.shared.lost(),
             stack_misses: self.shared.stack_misses.load(Relaxed),
             no_stacks: lock(&self.shared.no_stacks).clone(),
-            suppressed: self.telling.suppressed.load(Relaxed),
+            symbolizer_panics: self.shared.symbolizer_panics.load(Relaxed),
+            suppressed: self.shared.delivery.stats.suppressed.load(Relaxed),
             folded_names: registry().folded_labels(),
             untracked: registry().untracked(),
             unwatched_threads: registry().refused_threads(),
@@ -348,14 +333,25 @@ fn since(histogram: Histogram, before: Option<&Histogram>) -> Histogram {
 
 impl Drop for Watchdog {
     fn drop(&mut self) {
-        // Release: pairs with the acquire in `Patrol::wait_until`.
-        self.shared.stop.store(true, Release);
-        if let Some(thread) = self.thread.take() {
-            thread.thread().unpark();
-            // Its panic, which would be a bug of ours, must not become the user's.
-            let _ = thread.join();
+        let Some(parts) = self.parts.take() else {
+            return;
+        };
+        if os::process_id() != self.process {
+            // In a forked child there are none of its threads, and what they share with it
+            // may be in any state.
+            std::mem::forget(parts);
+            return;
         }
-        self.task.abort();
-        self.ending.wait(LAST_WORDS);
+        let start = Instant::now();
+        self.shared.stop();
+        // A thread that does not end in time is left to end by itself, and a panic in it,
+        // which would be a bug of ours, must not become the user's: so it is not joined.
+        self.shared.wait_for_end(LAST_WORDS);
+        drop(parts.thread);
+        parts.task.abort();
+        self.shared
+            .delivery
+            .stop(LAST_WORDS.saturating_sub(start.elapsed()));
+        self.shared.wake_investigator();
     }
 }

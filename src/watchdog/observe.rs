@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::clock::Calibrated;
 use crate::detector::{
-    Detector, FinishedSeen, Layer, Observation, PollId, PollSeen, ThreadTimes, Unit,
+    Detector, FinishedSeen, Layer, Observation, PollId, PollSeen, ThreadTimes, Unit, WorkerSeen,
 };
 use crate::driven::Driven;
 use crate::probes::Probes;
@@ -12,6 +12,9 @@ use crate::registry::{Place, RuntimeId, Tag, registry};
 use crate::runtime::Runtime;
 use crate::slot::Poll;
 use crate::watchdog::account::Known;
+
+/// For how many polls in progress there is room from the start; more ask for memory once.
+const MANY_POLLS: usize = 64;
 
 /// Sees one runtime.
 #[derive(Debug)]
@@ -38,10 +41,30 @@ impl Observer {
         }
     }
 
-    /// Fills `seen`, which still holds what was seen last; but for the watchdog's gap,
-    /// which it cannot know.
+    /// Memory for what is seen, which is there before the first look.
+    pub(crate) fn room(&self) -> Observation {
+        let workers = self.runtime.workers();
+        let polls = MANY_POLLS.max(2 * workers);
+        let mut seen = Observation {
+            workers: vec![WorkerSeen::default(); workers],
+            polls: vec![PollSeen::default(); polls],
+            finished: Vec::with_capacity(polls),
+            times: Vec::with_capacity(polls + workers),
+            accounts: vec![None; workers],
+            ..Observation::default()
+        };
+        // Written once, so that their pages are there, and empty all the same.
+        seen.workers.clear();
+        seen.polls.clear();
+        seen.accounts.clear();
+        seen
+    }
+
+    /// Fills `seen`, which still holds what was seen last; but for standstills, of which
+    /// it knows nothing.
     pub(crate) fn observe(&mut self, detector: &Detector, seen: &mut Observation) {
         self.look_at_slots(detector, seen);
+        self.probes.forget_ended();
         // After the slots: a poll that is still there at the next tick was there
         // when its worker's counters were read, so they are those of that poll.
         self.runtime.look(&mut seen.workers);
@@ -116,13 +139,16 @@ impl Observer {
     fn look_at_threads(&mut self, detector: &Detector, seen: &mut Observation) {
         let mut times = std::mem::take(&mut seen.times);
         times.clear();
-        for (unit, thread) in detector.still_holds(seen) {
+        for (unit, thread, matters) in detector.still_holds(seen) {
             let thread = match (unit, thread) {
                 (_, Some(thread)) => Some(thread),
                 (Unit::Thread(thread), None) => Some(thread),
                 (Unit::Worker(worker), None) => self.runtime.thread_of(worker),
             };
-            self.ask(unit, thread, &mut times);
+            // To open files for one reading takes three times as long.
+            if matters || thread.is_some_and(|thread| self.probes.is_kept(thread)) {
+                self.ask(unit, thread, &mut times);
+            }
         }
         for poll in &seen.polls {
             let unit = match poll.worker {
@@ -130,9 +156,10 @@ impl Observer {
                 _ => Unit::Thread(poll.id.thread),
             };
             let age_ns = |start_ns: u64| seen.now_ns.saturating_sub(start_ns);
-            if poll
-                .start_ns()
-                .is_some_and(|start_ns| detector.is_old(age_ns(start_ns)))
+            let is_old = |start_ns| detector.is_old(age_ns(start_ns));
+            let is_cheap = self.probes.is_kept(poll.id.thread);
+            if poll.start_ns().is_some_and(is_old)
+                && (is_cheap || detector.polls().all(|known| known != poll.id))
             {
                 self.ask(unit, Some(poll.id.thread), &mut times);
             }

@@ -1,29 +1,35 @@
-//! The watchdog's thread: observe, detect, explain, tell; then park until the next tick.
+//! The thread that looks: observe, detect, hand on; then wait until the next tick.
+//!
+//! A stuck thread may hold any lock of the process: the allocator's, the loader's, the
+//! kernel's of the memory map. So this thread takes none of those. It allocates nothing,
+//! its memory is there before it looks, and what it asks of the kernel does not wait for
+//! the memory map. All that may wait is done by others: see
+//! [`Investigator`](crate::watchdog::investigator), [`Delivery`](crate::delivery).
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::Duration;
 
+use crate::cause::{self, Evidence};
 use crate::clock::Calibrated;
-use crate::detector::{Detector, Observation, Told, Unit};
+use crate::delivery::Message;
+use crate::detector::{Detector, Observation, Told, Unit, WorkerSeen};
 use crate::driven::Driven;
 use crate::idle::Sleep;
+use crate::os;
 use crate::registry::registry;
-use crate::report;
-use crate::stall::{Phase, Stall, StallEvent, StallId, StallKind, Task};
-use crate::teller::{Message, Queue, Untold};
-use crate::track;
-use crate::watchdog::Shared;
-use crate::watchdog::inquiry::{Finding, Inquiry};
-use crate::watchdog::late::Late;
+use crate::stall::Phase;
+use crate::watchdog::lateness::Lateness;
 use crate::watchdog::observe::Observer;
+use crate::watchdog::shared::{Request, Shared};
+use crate::watchdog::stalled_thread::StalledThread;
+use crate::watchdog::transition::Transition;
 
 /// How soon the next tick may follow, whatever is due.
 const SHORTEST_WAIT_NS: u64 = 20_000;
 
-/// How long the work of one look may take: unwind tables of a large program are
-/// taken in before its first stack. What is longer has stood still meanwhile.
-const WORK_NS: u64 = 100_000_000;
+/// How long the work of one look may take. What is longer has stood still meanwhile.
+const WORK_NS: u64 = 20_000_000;
 
 /// At how many looks nothing may have happened before it sleeps without a timer:
 /// each time a worker has to wake it, which costs that worker a system call.
@@ -31,6 +37,9 @@ const CALM_LOOKS: u32 = 3;
 
 /// For how many ticks it rests at most while workers come and go.
 const MOST_TICKS: u64 = 8;
+
+/// How many transitions there is room for at one look.
+const MANY_TRANSITIONS: usize = 256;
 
 /// For how long nothing has happened.
 #[derive(Debug, Default)]
@@ -43,10 +52,8 @@ struct Calm {
 #[derive(Debug)]
 enum Rest {
     Until(u64),
-    /// The hooks of parking will tell when there is something to see; or until then.
-    UntilWoken {
-        or_ns: u64,
-    },
+    /// The hooks of parking will tell when there is something to see.
+    UntilWoken,
 }
 
 /// What the thread works with.
@@ -56,74 +63,65 @@ pub(crate) struct Patrol {
     pub(crate) shared: Arc<Shared>,
     pub(crate) observer: Observer,
     pub(crate) detector: Detector,
-    pub(crate) queue: Queue,
-    pub(crate) inquiry: Inquiry,
     pub(crate) driven: Arc<Driven>,
+    /// When to have stuck futures looked for, and how often.
     pub(crate) stuck: Option<Stuck>,
+    /// Of the last transition.
+    pub(crate) serial: u64,
 }
 
-/// Looks for tracked futures that are stuck.
+/// When tracked futures that are stuck are looked for.
 #[derive(Debug)]
 pub(crate) struct Stuck {
-    after_ns: u64,
+    period_ns: u64,
     next_ns: u64,
 }
 
 impl Stuck {
+    /// One may be told late by an eighth of the time after which it counts as stuck.
     pub(crate) const fn new(after_ns: u64) -> Self {
         Stuck {
-            after_ns,
+            period_ns: after_ns / 8,
             next_ns: 0,
         }
-    }
-
-    /// So late one may be told.
-    const fn period_ns(&self) -> u64 {
-        self.after_ns / 8
     }
 }
 
 impl Patrol {
     /// Runs until the watchdog is dropped.
     pub(crate) fn run(mut self) {
-        let mut seen = Observation::default();
-        let mut told = Vec::new();
+        os::touch_stack();
+        let mut seen = self.observer.room();
+        let mut told = Vec::with_capacity(MANY_TRANSITIONS);
         let mut planned_ns = None;
         let mut calm = Calm::default();
-        self.inquiry.prepare();
-        let mut late = Late::new(self.shared.tolerance_ns);
+        let mut lateness = Lateness::new(self.shared.tolerance_ns);
         loop {
             self.observer.observe(&self.detector, &mut seen);
-            seen.gap_ns = late.gap_ns(planned_ns, seen.now_ns);
-            self.note_gap(seen.gap_ns, seen.now_ns);
+            seen.standstill_ns = lateness.standstill_ns(planned_ns, seen.now_ns, &seen.times);
+            self.note_standstill(seen.standstill_ns, seen.now_ns);
             let next_id = &mut || registry().next_stall_id();
             self.detector.observe(&seen, next_id, &mut told);
             self.shared.ticked_ns.store(seen.now_ns, Relaxed);
-            self.tell(&mut told, &seen);
-            // After the telling: what is over is not looked at any more.
-            self.inquiry.go_on(&mut self.observer, &seen);
-            let told_soon = self.ask_whether_driven(&seen);
-            self.look_for_stuck(seen.now_ns);
+            self.hand_on(&mut told, &seen);
+            self.ask_whether_driven(&seen);
+            self.have_stuck_looked_for(seen.now_ns);
 
             // What this thread has done since it looked is no standstill.
             let done_ns = self.clock.now_ns().min(seen.now_ns + WORK_NS);
-            late.may_have_waited(done_ns.saturating_sub(seen.now_ns));
-            let rest = if told_soon {
-                Rest::Until(seen.now_ns)
-            } else {
-                self.rest(&seen, &mut calm)
-            };
-            let stopped = match rest {
+            lateness.may_have_waited(done_ns.saturating_sub(seen.now_ns));
+            let stopped = match self.rest(&seen, &mut calm) {
                 Rest::Until(next_ns) => {
                     let next_ns = next_ns.max(done_ns);
+                    lateness.begin_wait(seen.now_ns, &seen.times);
                     planned_ns = Some(next_ns);
                     self.shared.lag.plan(next_ns);
                     self.wait_until(next_ns)
                 }
-                Rest::UntilWoken { or_ns } => {
+                Rest::UntilWoken => {
                     planned_ns = None;
                     self.shared.lag.plan(u64::MAX);
-                    self.sleep(&seen, or_ns)
+                    self.sleep(&seen)
                 }
             };
             if stopped {
@@ -131,13 +129,11 @@ impl Patrol {
             }
         }
         self.detector.stop(self.clock.now_ns(), &mut told);
-        self.tell(&mut told, &seen);
-        self.queue.send(Message::Stop);
+        self.hand_on(&mut told, &seen);
     }
 
-    /// Looks into the turn of a current-thread runtime that grows old; true if it is old
-    /// enough to be told, and is known by now to be driven.
-    fn ask_whether_driven(&mut self, seen: &Observation) -> bool {
+    /// Has the turn of a current-thread runtime that grows old looked into.
+    fn ask_whether_driven(&mut self, seen: &Observation) {
         if let [worker] = &seen.workers[..]
             && !self.observer.is_multi_thread()
             && let Some(age_ns) = self.detector.turn_ns(Unit::Worker(0))
@@ -145,24 +141,17 @@ impl Patrol {
                 .driven
                 .ask(worker, age_ns, self.detector.monitor_ns(), seen.now_ns)
         {
-            let driven = &self.driven;
-            self.inquiry
-                .ask_whether_driven(driven, worker, age_ns, &mut self.observer);
-            let old = age_ns >= self.detector.monitor_ns();
-            return old && !worker.driven && self.driven.holds(worker, self.clock.now_ns());
+            let of = *worker;
+            self.shared.request(Request::Driven { of, age_ns });
         }
-        false
     }
 
-    fn look_for_stuck(&mut self, now_ns: u64) {
+    fn have_stuck_looked_for(&mut self, now_ns: u64) {
         if let Some(stuck) = &mut self.stuck
             && now_ns >= stuck.next_ns
         {
-            stuck.next_ns = now_ns + stuck.period_ns();
-            let runtime = self.observer.runtime();
-            for task in track::newly_stuck(self.clock, runtime, stuck.after_ns) {
-                self.queue.send(Message::Stuck(Box::new(task)));
-            }
+            stuck.next_ns = now_ns.saturating_add(stuck.period_ns);
+            self.shared.request(Request::LookForStuck);
         }
     }
 
@@ -178,14 +167,11 @@ impl Patrol {
         }
         self.shared.lag.may_rest();
         calm.looks = if moved { 0 } else { calm.looks + 1 };
-        self.shared.lag.resume_if(moved);
+        if self.shared.lag.is_to_resume(moved) {
+            self.shared.request(Request::ResumeSampling);
+        }
         if calm.looks >= CALM_LOOKS {
-            // A task that is forgotten wakes nobody.
-            let tracked = |_: &&Stuck| track::any(self.observer.runtime());
-            let stuck = self.stuck.as_ref().filter(tracked);
-            return Rest::UntilWoken {
-                or_ns: stuck.map_or(u64::MAX, |stuck| stuck.next_ns),
-            };
+            return Rest::UntilWoken;
         }
         let dated = seen.accounts.iter().all(Option::is_some);
         if dated {
@@ -201,19 +187,16 @@ impl Patrol {
         }
     }
 
-    /// Sleeps until a worker wakes, or until then; true if it is time to stop.
-    fn sleep(&self, seen: &Observation, or_ns: u64) -> bool {
-        self.shared.asleep.store(true, Relaxed);
-        let sleep = Sleep::begin(self.observer.runtime());
+    /// Sleeps until a worker wakes; true if it is time to stop.
+    fn sleep(&self, seen: &Observation) -> bool {
         let stopped = || self.shared.stop.load(Acquire);
+        let Some(sleep) = Sleep::begin(self.observer.runtime()) else {
+            return self.wait_until(self.next_ns(seen.now_ns));
+        };
+        self.shared.asleep.store(true, Relaxed);
         if self.observer.is_still_idle(seen) {
             while !sleep.is_over() && !stopped() {
-                let left_ns = or_ns.saturating_sub(self.clock.now_ns());
-                match or_ns {
-                    u64::MAX => std::thread::park(),
-                    _ if left_ns == 0 => break,
-                    _ => std::thread::park_timeout(Duration::from_nanos(left_ns)),
-                }
+                sleep.wait();
             }
         }
         self.shared.asleep.store(false, Relaxed);
@@ -231,77 +214,86 @@ impl Patrol {
             .max(now_ns.saturating_add(SHORTEST_WAIT_NS))
     }
 
-    /// Parks, rather than sleeps, so that a drop need not wait; true if it is time to stop.
+    /// Waits, unless it is to look or to stop before; true if it is time to stop.
     fn wait_until(&self, until_ns: u64) -> bool {
         loop {
             if self.shared.stop.load(Acquire) {
                 return true;
             }
             let now_ns = self.clock.now_ns();
-            if now_ns >= until_ns {
+            if now_ns >= until_ns || self.shared.take_look_now() {
                 return false;
             }
-            std::thread::park_timeout(Duration::from_nanos(until_ns - now_ns));
+            let left = Duration::from_nanos(until_ns - now_ns);
+            self.shared.wakes.wait(Some(left));
         }
     }
 
-    fn note_gap(&self, gap_ns: u64, now_ns: u64) {
-        if gap_ns != 0 {
-            self.shared.lag.gap(now_ns - gap_ns, now_ns);
+    fn note_standstill(&self, standstill_ns: u64, now_ns: u64) {
+        if standstill_ns != 0 {
+            self.shared.lag.gap(now_ns - standstill_ns, now_ns);
             self.shared.gaps.fetch_add(1, Relaxed);
-            self.shared.gaps_ns.fetch_add(gap_ns, Relaxed);
+            self.shared.gaps_ns.fetch_add(standstill_ns, Relaxed);
+            let time = Duration::from_nanos(standstill_ns);
+            self.shared.delivery.send(&Message::Standstill(time));
         }
     }
 
-    fn tell(&mut self, told: &mut Vec<Told>, seen: &Observation) {
-        // What is told when it is over already has left its thread to others.
-        let over: Vec<u64> = told
-            .iter()
-            .filter(|told| told.phase == Phase::Ended)
-            .map(|told| told.id)
-            .collect();
-        for told in told.drain(..) {
-            let goes_on = !over.contains(&told.id);
-            let found = self.inquiry.find(&told, goes_on, &mut self.observer, seen);
-            let event = event_of(&told, &found);
-            self.shared.ledger().enter(&event);
-            self.queue.send(Message::Event(Box::new(Untold {
-                event,
-                span: told.culprit.map_or(0, |layer| layer.span),
-                stack: found.stack,
-                stacks_coming: found.stacks_coming,
-                stacks_are_prompt: self.inquiry.are_stacks_prompt(),
-            })));
+    fn hand_on(&mut self, told: &mut Vec<Told>, seen: &Observation) {
+        for at in 0..told.len() {
+            let one = told[at];
+            let mut later = told[at..].iter();
+            let is_over = later.any(|later| later.id == one.id && later.phase == Phase::Ended);
+            let transition = self.transition(one, is_over, seen);
+            self.shared.hand_on(transition);
         }
+        told.clear();
+    }
+
+    fn transition(&mut self, told: Told, is_over: bool, seen: &Observation) -> Transition {
+        let turn = match told.unit {
+            Unit::Worker(worker) => seen.workers.get(worker).copied(),
+            Unit::Thread(_) => None,
+        };
+        let turn = turn.unwrap_or_default();
+        let doing = if is_over {
+            None
+        } else {
+            self.doing(&told, turn)
+        };
+        self.serial += 1;
+        Transition {
+            serial: self.serial,
+            told,
+            turn,
+            is_over,
+            judgement: cause::judge(&Evidence {
+                shares: told.shares,
+                suspended_ns: told.suspended_ns,
+                duration_ns: told.duration_ns,
+                last: doing,
+                asleep: doing,
+            }),
+        }
+    }
+
+    /// What the stuck thread does at this moment.
+    fn doing(&mut self, told: &Told, turn: WorkerSeen) -> Option<os::Doing> {
+        let thread = StalledThread::of(told, turn, &self.observer.runtime)?;
+        let doing = self.observer.probes.of(thread.number).ok()?.doing(1);
+        // A worker that has gone on since may have parked.
+        doing.filter(|_| thread.is_current(&self.observer.runtime))
     }
 }
 
-fn event_of(told: &Told, found: &Finding) -> StallEvent {
-    let task = told
-        .culprit
-        .and_then(|layer| Task::of(layer.label, layer.task));
-    StallEvent {
-        phase: told.phase,
-        stall: Stall {
-            id: StallId(told.id),
-            severity: told.severity,
-            kind: told.kind,
-            task,
-            worker: match told.unit {
-                Unit::Worker(worker) => Some(worker),
-                Unit::Thread(_) => None,
-            },
-            origin: report::origin().id(),
-            start_ns: told.start_ns,
-            duration_ns: told.duration_ns,
-            on_cpu_ns: told.shares.cpu_ns,
-            waiting_ns: told.shares.waiting_ns,
-            off_cpu_ns: told.shares.blocked_ns,
-            known_polls: (told.kind == StallKind::Turn).then_some(found.polls),
-            one_poll: found.one_poll,
-            cause: found.cause.clone(),
-            stack: None,
-            ongoing: told.phase != Phase::Ended || told.cut_off,
-        },
+/// Says when the thread has ended, also if it has panicked.
+#[derive(Debug)]
+pub(crate) struct EndGuard(pub(crate) Arc<Shared>);
+
+impl Drop for EndGuard {
+    fn drop(&mut self) {
+        // Release: pairs with the acquire in `Shared::wait_for_end`.
+        self.0.over.store(true, Release);
+        self.0.ended.set();
     }
 }

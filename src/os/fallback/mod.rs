@@ -4,8 +4,12 @@ use std::time::Instant;
 
 use crate::blocking::Detection;
 use crate::detector::{Spent, ThreadTimes};
-use crate::os::{Activity, Captured, Doing, Miss, ModuleFile, SignalUse, Usage};
+use crate::os::{Activity, Captured, Doing, Importance, Miss, ModuleFile, SignalUse, Usage};
 use crate::stall::Frame;
+
+mod event;
+
+pub(crate) use event::AutoResetEvent;
 
 pub(crate) const DEFAULT_SIGNAL: i32 = 0;
 pub(crate) const DETECTION: Detection = Detection::Nothing;
@@ -29,7 +33,32 @@ pub(crate) fn usage() -> (Option<Usage>, Instant) {
 
 pub(crate) const fn interpose() {}
 
-pub(crate) const fn be_prompt() {}
+pub(crate) const fn request_short_slice() {}
+
+pub(crate) const fn touch_stack() {}
+
+pub(crate) fn process_id() -> u32 {
+    std::process::id()
+}
+
+pub(crate) const fn is_futex(_number: i64) -> bool {
+    false
+}
+
+/// Nothing is known of the calling thread.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct OwnTimes {
+    pub(crate) sleeps: u64,
+    pub(crate) faults: u64,
+    pub(crate) process_ns: u64,
+    pub(crate) suspended_ns: u64,
+}
+
+impl OwnTimes {
+    pub(crate) fn now() -> Self {
+        OwnTimes::default()
+    }
+}
 
 pub(crate) const fn leave_out() {}
 
@@ -46,7 +75,7 @@ pub(crate) const fn is_usable_signal(_signal: i32) -> bool {
 pub(crate) struct ThreadProbe(std::convert::Infallible);
 
 impl ThreadProbe {
-    pub(crate) const fn open(_tid: i32) -> Result<Self, Miss> {
+    pub(crate) const fn open(_tid: i32, _importance: Importance) -> Result<Self, Miss> {
         Err(Miss::NotSupported)
     }
 
@@ -71,6 +100,10 @@ impl ThreadProbe {
     }
 
     pub(crate) const fn activity(&self) -> Option<Activity> {
+        match self.0 {}
+    }
+
+    pub(crate) const fn is_kept(&self) -> bool {
         match self.0 {}
     }
 

@@ -71,7 +71,7 @@ impl Capturer {
     ) -> Result<Captured, Miss> {
         // Kept open: opening it takes as long as all the rest, and who is not done soon
         // loses its CPU to a busy worker for 4 ms.
-        let file = thread.syscall.as_ref().map_err(|miss| *miss)?;
+        let file = &*thread.syscall()?;
         let tid = thread.tid();
         let mut captured = self.attempt(tid, file, anchor, awake, still)?;
         // One that blocks shortly and often moves between two looks.
@@ -279,7 +279,7 @@ impl Capturer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::os::DEFAULT_SIGNAL;
+    use crate::os::{DEFAULT_SIGNAL, Importance};
     use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
     use std::sync::{Arc, mpsc};
     use std::time::Duration;
@@ -314,7 +314,7 @@ mod tests {
             }
         });
         let tid = receive.recv().unwrap();
-        let probe = ThreadProbe::open(tid).unwrap();
+        let probe = ThreadProbe::open(tid, Importance::Other).unwrap();
         let mut capturer = Capturer::new(SignalUse::Signal(DEFAULT_SIGNAL));
         if asked_before {
             assert_eq!(capturer.task_of(tid, &|| true), None);
@@ -351,7 +351,7 @@ mod tests {
             send.send(crate::os::thread_id()).unwrap();
             std::thread::sleep(Duration::from_secs(2));
         });
-        let probe = ThreadProbe::open(receive.recv().unwrap()).unwrap();
+        let probe = ThreadProbe::open(receive.recv().unwrap(), Importance::Other).unwrap();
         std::thread::sleep(Duration::from_millis(20));
         let mut capturer = Capturer::new(SignalUse::Off);
         let captured = capturer.capture(&probe, None, false, &|| true).unwrap();

@@ -51,7 +51,7 @@ fn resident_kib() -> u64 {
 
 fn captures(name: &str, tid: i32) -> (Capturer, Vec<u64>) {
     let mut capturer = Capturer::new(SignalUse::Signal(DEFAULT_SIGNAL));
-    let probe = ThreadProbe::open(tid).unwrap();
+    let probe = ThreadProbe::open(tid, crate::os::Importance::Other).unwrap();
     let mut stack = None;
     let mut times = Vec::new();
     let mut disturbed = Vec::new();

@@ -8,6 +8,8 @@ mod calls;
 mod capture;
 #[cfg(test)]
 mod cost;
+mod event;
+mod files;
 #[cfg(all(feature = "interpose", target_env = "gnu"))]
 mod interpose;
 mod modules;
@@ -25,12 +27,18 @@ mod unwind;
 mod walk;
 
 pub(crate) use capture::Capturer;
+pub(crate) use event::AutoResetEvent;
 pub(crate) use modules::module_files;
-pub(crate) use own::{be_prompt, leave_out, usage};
+pub(crate) use own::{OwnTimes, leave_out, process_id, request_short_slice, touch_stack, usage};
 pub(crate) use symbolize::Symbolizer;
 pub(crate) use syscalls::syscall_name;
 pub(crate) use terminal::terminal_columns;
 pub(crate) use thread::{ThreadProbe, thread_id};
+
+/// Whether a system call waits on a futex, as locks do.
+pub(crate) const fn is_futex(number: i64) -> bool {
+    number == libc::SYS_futex
+}
 
 /// By what blocking is known here.
 pub(crate) const DETECTION: Detection = if INTERPOSED {

@@ -84,8 +84,9 @@ pub(crate) fn leave_out() {
 /// A shorter slice than the default of some 3 ms lets a thread run earlier, not
 /// more (kernel 6.12, `kernel/sched/fair.c`: `sched_attr::sched_runtime` of
 /// SCHED_OTHER). Older kernels do not look at it. What else the program has been given,
-/// as a nice value, stays.
-pub(crate) fn be_prompt() {
+/// as a nice value, stays. Only where the user has asked for it: systemd's
+/// `SystemCallFilter=~@resources` kills a process for this call.
+pub(crate) fn request_short_slice() {
     const SLICE_NS: u64 = 100_000;
     let mut attributes = Attributes::default();
     let size = size_of::<Attributes>();
@@ -99,6 +100,61 @@ pub(crate) fn be_prompt() {
             libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0);
         }
     }
+}
+
+/// What the calling thread has been through, for one that looks whether it stood still.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct OwnTimes {
+    /// How often it has gone to sleep.
+    pub(crate) sleeps: u64,
+    /// How often it had to wait for a page of memory, or make one.
+    pub(crate) faults: u64,
+    /// CPU time of the whole process, as of the scheduler's last ticks.
+    pub(crate) process_ns: u64,
+    /// How far the clock that runs on while the machine is suspended is ahead.
+    pub(crate) suspended_ns: u64,
+}
+
+impl OwnTimes {
+    /// Two system calls and two readings of the vDSO, some 1.5 us in all, none of which can wait.
+    pub(crate) fn now() -> Self {
+        // SAFETY: an all-zero rusage is a valid one; the kernel fills it.
+        let mut rusage: libc::rusage = unsafe { std::mem::zeroed() };
+        // SAFETY: `rusage` is valid for writes for the length of the call.
+        if unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut rusage) } != 0 {
+            return OwnTimes::default();
+        }
+        let count = |number: libc::c_long| u64::try_from(number).unwrap_or(0);
+        let clock = |clock| clock_ns(clock).unwrap_or(0);
+        OwnTimes {
+            sleeps: count(rusage.ru_nvcsw),
+            faults: count(rusage.ru_minflt) + count(rusage.ru_majflt),
+            process_ns: clock(libc::CLOCK_PROCESS_CPUTIME_ID),
+            // Both are read in the vDSO; a moment between the two is next to nothing.
+            suspended_ns: clock(libc::CLOCK_BOOTTIME).saturating_sub(clock(libc::CLOCK_MONOTONIC)),
+        }
+    }
+}
+
+/// The process's id; another in a child that was forked.
+pub(crate) fn process_id() -> u32 {
+    std::process::id()
+}
+
+/// Has the pages of the calling thread's stack that it will need there, so that no
+/// later call waits for one.
+#[inline(never)]
+pub(crate) fn touch_stack() {
+    const DEEP: usize = 128 * 1024;
+    const PAGE: usize = 4096;
+    let mut room = [0_u8; DEEP];
+    for at in (0..DEEP).step_by(PAGE) {
+        if let Some(byte) = room.get_mut(at) {
+            // Not left out by the compiler: that the bytes are used is all it knows.
+            *std::hint::black_box(byte) = 1;
+        }
+    }
+    std::hint::black_box(&mut room);
 }
 
 /// `sched_attr` as far as the kernel has had it from the start (sched_setattr(2)).
@@ -133,14 +189,14 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn a_prompt_thread_is_as_nice_as_before() {
+    fn a_thread_with_a_short_slice_is_as_nice_as_before() {
         // SAFETY: neither call has preconditions; 0 is the calling thread.
         let nice = || unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
         std::thread::spawn(move || {
             // SAFETY: as above.
             unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice() + 7) };
             let before = nice();
-            be_prompt();
+            request_short_slice();
             assert_eq!(nice(), before);
         })
         .join()

@@ -88,7 +88,9 @@ fn a_storm_of_captures_crashes_and_hangs_nothing() {
         })
         .collect();
     let tids = receive.iter().take(threads.len());
-    let probes: Vec<_> = tids.map(|tid| ThreadProbe::open(tid).unwrap()).collect();
+    let probes: Vec<_> = tids
+        .map(|tid| ThreadProbe::open(tid, crate::os::Importance::Other).unwrap())
+        .collect();
     let mut capturer = Capturer::new(SignalUse::Signal(DEFAULT_SIGNAL));
     let (mut captures, mut whole, mut late) = (0_u32, 0_u32, 0_u32);
     let start = Instant::now();

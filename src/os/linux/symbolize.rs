@@ -39,7 +39,12 @@ impl std::fmt::Debug for Symbolizer {
 impl Symbolizer {
     /// The functions at these addresses, innermost first; all but the first
     /// address are return addresses.
-    pub(crate) fn symbolize(&mut self, addresses: &[u64], modules: Vec<ModuleFile>) -> Vec<Frame> {
+    pub(crate) fn symbolize(
+        &mut self,
+        addresses: &[u64],
+        modules: impl Into<std::sync::Arc<[ModuleFile]>>,
+    ) -> Vec<Frame> {
+        let modules: Vec<ModuleFile> = modules.into().to_vec();
         if self.modules != modules {
             // What lies at an address may have changed.
             self.cache.clear();
@@ -78,6 +83,16 @@ impl Symbolizer {
         self.cache.range(around).next().is_some()
             && module_at(&self.modules, address)
                 .is_none_or(|module| self.loaders.contains_key(&module.path))
+    }
+
+    pub(crate) const fn prepare(&mut self, _modules: &std::sync::Arc<[ModuleFile]>) {}
+
+    pub(crate) const fn panics(&self) -> u64 {
+        0
+    }
+
+    pub(crate) const fn lack(&self) -> Option<String> {
+        None
     }
 
     /// Lets go of debug info; what has been symbolized stays.

@@ -1,6 +1,7 @@
 //! Whether a turn was one long poll or many shorter ones, as far as its thread shows it.
 
-use crate::os::{Activity, Doing};
+use crate::detector::Spent;
+use crate::os::Doing;
 use crate::report::Confidence;
 
 /// For how long something was the same at each look.
@@ -40,15 +41,15 @@ impl<T: PartialEq> Unchanged<T> {
 /// sleep, which is within one poll.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct OneSleep {
-    /// How it sleeps, and how often it had gone to sleep then.
+    /// How it sleeps, and how often it had been given a CPU by then.
     asleep: Unchanged<(Doing, u64)>,
 }
 
 impl OneSleep {
-    pub(crate) fn look(&mut self, now_ns: u64, doing: Option<Doing>, activity: Option<Activity>) {
-        match doing.filter(|doing| doing.is_asleep()).zip(activity) {
-            Some((doing, activity)) => {
-                self.asleep.look(now_ns, (doing, activity.sleeps));
+    pub(crate) fn look(&mut self, now_ns: u64, doing: Option<Doing>, spent: Option<Spent>) {
+        match doing.filter(|doing| doing.is_asleep()).zip(spent) {
+            Some((doing, spent)) => {
+                self.asleep.look(now_ns, (doing, spent.runs));
             }
             None => self.asleep.now = None,
         }
@@ -110,15 +111,18 @@ mod tests {
 
     const MS: u64 = 1_000_000;
 
-    fn activity(sleeps: u64) -> Option<Activity> {
-        Some(Activity { sleeps, cpu_ns: 0 })
+    fn after_runs(runs: u64) -> Option<Spent> {
+        Some(Spent {
+            runs,
+            ..Spent::default()
+        })
     }
 
     #[test]
     fn one_sleep_is_one_poll() {
         let mut sleep = OneSleep::default();
         for at_ms in [10, 50, 97] {
-            sleep.look(at_ms * MS, Some(Doing::Blocked(35)), activity(7));
+            sleep.look(at_ms * MS, Some(Doing::Blocked(35)), after_runs(7));
         }
         assert_eq!(sleep.asleep.longest_ns, 87 * MS);
         assert_eq!(sleep.says(95 * MS), Some(Confidence::High));
@@ -163,12 +167,12 @@ mod tests {
     fn many_sleeps_or_none_say_nothing() {
         let mut sleep = OneSleep::default();
         for at in 0..10 {
-            sleep.look(at * 10 * MS, Some(Doing::Blocked(35)), activity(at));
+            sleep.look(at * 10 * MS, Some(Doing::Blocked(35)), after_runs(at));
         }
         for at in 10..20 {
             let calls = Doing::Blocked(35 + i64::try_from(at).unwrap());
-            sleep.look(at * 10 * MS, Some(calls), activity(10));
-            sleep.look(at * 10 * MS + MS, Some(Doing::Running), activity(10));
+            sleep.look(at * 10 * MS, Some(calls), after_runs(10));
+            sleep.look(at * 10 * MS + MS, Some(Doing::Running), after_runs(10));
         }
         assert_eq!(sleep.says(200 * MS), None);
     }

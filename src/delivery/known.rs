@@ -1,0 +1,154 @@
+//! What has been found out about stalls whose end is not delivered yet.
+
+use crate::cause::Judgement;
+use crate::report::Confidence;
+use crate::stall::{Stack, StallId};
+use crate::watchdog::transition::Finding;
+
+/// How many stalls at once.
+const MAX_KEPT: usize = 256;
+
+/// What is known of one stall.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    id: StallId,
+    /// The transition that was answered last.
+    pub(super) serial: u64,
+    pub(super) judgement: Judgement,
+    pub(super) one_poll: Option<Confidence>,
+    pub(super) polls: u64,
+    pub(super) stack: Option<Stack>,
+    /// Negative where a stack has overtaken the finding that announces it.
+    stacks_coming: i64,
+}
+
+impl Known {
+    const fn new(id: StallId) -> Self {
+        Known {
+            id,
+            serial: 0,
+            judgement: Judgement::Unknown,
+            one_poll: None,
+            polls: 0,
+            stack: None,
+            stacks_coming: 0,
+        }
+    }
+
+    pub(super) const fn is_waiting(&self) -> bool {
+        self.stacks_coming > 0
+    }
+}
+
+/// By stall, until its end is delivered. Asks for no memory once it is made.
+#[derive(Debug)]
+pub(super) struct KnownStalls(Vec<Known>);
+
+impl KnownStalls {
+    pub(super) fn new() -> Self {
+        KnownStalls(Vec::with_capacity(MAX_KEPT))
+    }
+
+    pub(super) fn get(&self, id: StallId) -> Option<&Known> {
+        self.0.iter().find(|known| known.id == id)
+    }
+
+    pub(super) fn add(&mut self, finding: Finding) {
+        let known = self.of(finding.id);
+        known.serial = finding.serial;
+        known.judgement = finding.judgement;
+        known.one_poll = finding.one_poll;
+        known.polls = finding.polls;
+        known.stacks_coming += i64::from(finding.stacks_coming);
+        if finding.stack.is_some() {
+            known.stack = finding.stack;
+        }
+    }
+
+    /// One of the stacks that were coming.
+    pub(super) fn add_stack(&mut self, id: StallId, stack: Option<Stack>) {
+        let known = self.of(id);
+        known.stacks_coming -= 1;
+        if stack.is_some() {
+            known.stack = stack;
+        }
+    }
+
+    fn of(&mut self, id: StallId) -> &mut Known {
+        let at = self.0.iter().position(|known| known.id == id);
+        let at = at.unwrap_or_else(|| {
+            // The oldest may never be forgotten: its end can have been dropped, or its
+            // stack have come too late.
+            if self.0.len() >= MAX_KEPT {
+                let ids = self.0.iter().map(|known| known.id).enumerate();
+                if let Some((oldest, _)) = ids.min_by_key(|(_, id)| *id) {
+                    self.0.swap_remove(oldest);
+                }
+            }
+            self.0.push(Known::new(id));
+            self.0.len() - 1
+        });
+        &mut self.0[at]
+    }
+
+    /// The end of this stall has been delivered.
+    pub(super) fn forget(&mut self, id: StallId) {
+        self.0.retain(|known| known.id != id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finding(id: u64, stacks_coming: u32) -> Finding {
+        Finding {
+            serial: 1,
+            id: StallId(id),
+            judgement: Judgement::OnCpu,
+            one_poll: None,
+            polls: 0,
+            stack: None,
+            stacks_coming,
+            stacks_are_prompt: true,
+        }
+    }
+
+    fn is_waiting(stalls: &KnownStalls, id: u64) -> bool {
+        stalls.get(StallId(id)).is_some_and(Known::is_waiting)
+    }
+
+    #[test]
+    fn a_stack_is_coming_until_it_is_here_and_kept_until_the_end() {
+        let mut stalls = KnownStalls::new();
+        let id = StallId(7);
+        stalls.add(finding(7, 2));
+        assert!(is_waiting(&stalls, 7));
+        stalls.add_stack(id, Some(Stack::default()));
+        assert!(is_waiting(&stalls, 7));
+        stalls.add_stack(id, None);
+        assert!(!is_waiting(&stalls, 7));
+        assert!(stalls.get(id).unwrap().stack.is_some());
+        stalls.forget(id);
+        assert!(stalls.get(id).is_none());
+    }
+
+    #[test]
+    fn a_stack_may_overtake_its_finding() {
+        let mut stalls = KnownStalls::new();
+        stalls.add_stack(StallId(7), Some(Stack::default()));
+        stalls.add(finding(7, 1));
+        assert!(!is_waiting(&stalls, 7));
+        assert!(stalls.get(StallId(7)).unwrap().stack.is_some());
+    }
+
+    #[test]
+    fn stalls_without_an_end_do_not_pile_up() {
+        let mut stalls = KnownStalls::new();
+        for id in 0..10_000 {
+            stalls.add(finding(id, 1));
+        }
+        assert_eq!(stalls.0.len(), MAX_KEPT);
+        assert!(is_waiting(&stalls, 9_999));
+    }
+}

@@ -1,0 +1,270 @@
+//! Whether the whole process stood still, or only the watchdog was late.
+//!
+//! Time in which the whole process stood still is nobody's stall: it was stopped, or its
+//! machine was asleep or paused. That the watchdog is late does not show it: the
+//! watchdog alone may have waited, for a CPU or for memory, while others went on.
+
+use crate::detector::{ThreadState, ThreadTimes, Unit};
+use crate::os::{self, Importance, OwnTimes, ThreadProbe};
+
+/// What is known of the time in which the watchdog was late.
+#[derive(Clone, Copy, Debug, Default)]
+struct Evidence {
+    late_ns: u64,
+    /// Of that, how long the watchdog waited for a CPU.
+    waited_ns: u64,
+    /// CPU time of the process since the watchdog last looked.
+    cpu_ns: u64,
+    /// How much of that may have been before the watchdog was late.
+    earlier_ns: u64,
+    /// How often the watchdog's thread went to sleep and had to wait for memory since.
+    sleeps: u64,
+    faults: u64,
+    /// For how long the machine was suspended.
+    suspended_ns: u64,
+    /// Threads that slept in a poll or turn before and after: those that were woken in
+    /// between, and those that slept on.
+    woken: usize,
+    slept_on: usize,
+}
+
+/// For how long the process stood still, by the evidence; 0 if it did not.
+///
+/// A stop, a freezer and a suspend wake every thread that sleeps, to stop it (kernel
+/// 6.18, `kernel/signal.c`, `do_signal_stop` and `signal_wake_up`; `kernel/freezer.c`).
+/// A machine that is paused wakes nobody: then the watchdog has slept once, until its
+/// timer, and done nothing else.
+fn standstill_ns(evidence: &Evidence, tolerance_ns: u64) -> u64 {
+    let still_ns = evidence.late_ns.saturating_sub(evidence.waited_ns);
+    if still_ns <= tolerance_ns {
+        return 0;
+    }
+    if evidence.suspended_ns > tolerance_ns {
+        return still_ns;
+    }
+    if evidence.cpu_ns > evidence.earlier_ns + still_ns / 4 {
+        return 0;
+    }
+    let only_overslept = evidence.sleeps <= 1 && evidence.faults == 0;
+    if !only_overslept && evidence.slept_on > 0 && evidence.woken == 0 {
+        return 0;
+    }
+    still_ns
+}
+
+/// What the watchdog's thread knows of its own lateness.
+#[derive(Debug)]
+pub(crate) struct Lateness {
+    own: Option<ThreadProbe>,
+    /// What is later than this may have stood still.
+    tolerance_ns: u64,
+    cpus: u64,
+    /// How long the thread had waited for a CPU when that was last read.
+    had_waited_ns: u64,
+    /// How much of that it may have waited since, at most.
+    unsure_ns: u64,
+    /// As it was when the thread last began to wait for its next look.
+    before: OwnTimes,
+    looked_ns: u64,
+    /// What the threads of polls and turns in progress had done by then.
+    times: Vec<(Unit, ThreadTimes)>,
+}
+
+impl Lateness {
+    /// For the calling thread.
+    pub(crate) fn new(tolerance_ns: u64) -> Self {
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        let mut lateness = Lateness {
+            own: ThreadProbe::open(os::thread_id(), Importance::Worker).ok(),
+            tolerance_ns,
+            cpus: cpus as u64,
+            had_waited_ns: 0,
+            unsure_ns: 0,
+            before: OwnTimes::default(),
+            looked_ns: 0,
+            times: Vec::with_capacity(64),
+        };
+        lateness.read_run_queue_wait();
+        lateness
+    }
+
+    /// To be called when a look is done, before the wait for the next.
+    pub(crate) fn begin_wait(&mut self, looked_ns: u64, times: &[(Unit, ThreadTimes)]) {
+        self.before = OwnTimes::now();
+        self.looked_ns = looked_ns;
+        self.times.clear();
+        self.times.extend_from_slice(times);
+    }
+
+    /// For how long the process stood still before this look, which was planned for
+    /// `planned_ns`; `None` if it was not planned. 0 if it did not.
+    pub(crate) fn standstill_ns(
+        &mut self,
+        planned_ns: Option<u64>,
+        now_ns: u64,
+        times: &[(Unit, ThreadTimes)],
+    ) -> u64 {
+        let Some(planned_ns) = planned_ns else {
+            // It was woken, whenever that was.
+            self.read_run_queue_wait();
+            return 0;
+        };
+        let late_ns = now_ns.saturating_sub(planned_ns);
+        if late_ns <= self.tolerance_ns {
+            self.may_have_waited(late_ns);
+            return 0;
+        }
+        let now = OwnTimes::now();
+        let earlier_ns = planned_ns.saturating_sub(self.looked_ns);
+        let (woken, slept_on) = self.sleepers(times);
+        let evidence = Evidence {
+            late_ns,
+            waited_ns: self.read_run_queue_wait(),
+            cpu_ns: now.process_ns.saturating_sub(self.before.process_ns),
+            earlier_ns: earlier_ns.saturating_mul(self.cpus),
+            sleeps: now.sleeps.saturating_sub(self.before.sleeps),
+            faults: now.faults.saturating_sub(self.before.faults),
+            suspended_ns: now.suspended_ns.saturating_sub(self.before.suspended_ns),
+            woken,
+            slept_on,
+        };
+        standstill_ns(&evidence, self.tolerance_ns)
+    }
+
+    /// How many of the threads that slept were woken, and how many slept on.
+    fn sleepers(&self, times: &[(Unit, ThreadTimes)]) -> (usize, usize) {
+        let mut counts = (0, 0);
+        let asleep = |(_, times): &&(Unit, ThreadTimes)| times.state == ThreadState::Off;
+        for (unit, before) in self.times.iter().filter(asleep) {
+            match times.iter().find(|(now, _)| now == unit) {
+                Some((_, now)) if now.spent.runs == before.spent.runs => counts.1 += 1,
+                _ => counts.0 += 1,
+            }
+        }
+        counts
+    }
+
+    /// It has waited for a CPU for no longer than this since that was last read, or was
+    /// late.
+    pub(crate) fn may_have_waited(&mut self, ns: u64) {
+        self.unsure_ns = self.unsure_ns.saturating_add(ns);
+        if self.unsure_ns > self.tolerance_ns / 4 {
+            self.read_run_queue_wait();
+        }
+    }
+
+    /// How long the thread has waited for a CPU since this was last read.
+    fn read_run_queue_wait(&mut self) -> u64 {
+        let now_ns = self.own.as_ref().and_then(ThreadProbe::wait_ns);
+        let now_ns = now_ns.unwrap_or(0);
+        self.unsure_ns = 0;
+        now_ns.saturating_sub(std::mem::replace(&mut self.had_waited_ns, now_ns))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    /// Late by 3 s, with nothing that speaks for or against a standstill.
+    const LATE: Evidence = Evidence {
+        late_ns: 3_000 * MS,
+        waited_ns: 0,
+        cpu_ns: 8 * MS,
+        earlier_ns: 10 * MS,
+        sleeps: 2,
+        faults: 0,
+        suspended_ns: 0,
+        woken: 0,
+        slept_on: 0,
+    };
+
+    #[test]
+    fn only_what_held_up_everybody_is_a_standstill() {
+        let table = [
+            ("nobody did anything", LATE, 3_000),
+            (
+                "a little late",
+                Evidence {
+                    late_ns: 5 * MS,
+                    ..LATE
+                },
+                0,
+            ),
+            (
+                "it waited for a CPU",
+                Evidence {
+                    waited_ns: 2_996 * MS,
+                    ..LATE
+                },
+                0,
+            ),
+            (
+                "for a third of the time",
+                Evidence {
+                    waited_ns: 1_000 * MS,
+                    ..LATE
+                },
+                2_000,
+            ),
+            (
+                "others computed",
+                Evidence {
+                    cpu_ns: 2_900 * MS,
+                    ..LATE
+                },
+                0,
+            ),
+            (
+                "others slept on",
+                Evidence {
+                    slept_on: 1,
+                    ..LATE
+                },
+                0,
+            ),
+            (
+                "others were woken, to be stopped",
+                Evidence {
+                    woken: 2,
+                    slept_on: 1,
+                    ..LATE
+                },
+                3_000,
+            ),
+            (
+                "the machine was paused",
+                Evidence {
+                    sleeps: 1,
+                    slept_on: 3,
+                    ..LATE
+                },
+                3_000,
+            ),
+            (
+                "it waited for memory",
+                Evidence {
+                    sleeps: 1,
+                    faults: 1,
+                    slept_on: 1,
+                    ..LATE
+                },
+                0,
+            ),
+            (
+                "suspended",
+                Evidence {
+                    suspended_ns: 3_000 * MS,
+                    slept_on: 1,
+                    ..LATE
+                },
+                3_000,
+            ),
+        ];
+        for (what, evidence, expected_ms) in table {
+            assert_eq!(standstill_ns(&evidence, 5 * MS), expected_ms * MS, "{what}");
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! What the threads of one watchdog and its owner share.
+
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use crossbeam_queue::ArrayQueue;
+
+use crate::delivery::{Delivery, Message};
+use crate::detector::WorkerSeen;
+use crate::idle;
+use crate::ledger::Ledger;
+use crate::os::AutoResetEvent;
+use crate::registry::{RuntimeId, lock};
+use crate::sampler::Lag;
+use crate::watchdog::investigator::Investigator;
+use crate::watchdog::transition::Transition;
+
+/// How many transitions, and requests, may wait for whoever takes them in.
+const QUEUE: usize = 512;
+
+/// What the thread that looks asks of the one that may wait.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Request {
+    Transition(Transition),
+    /// To find out whether somebody drives this turn, of this age, of a current-thread
+    /// runtime.
+    Driven {
+        of: WorkerSeen,
+        age_ns: u64,
+    },
+    ResumeSampling,
+    LookForStuck,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) runtime: RuntimeId,
+    pub(crate) stop: AtomicBool,
+    /// Something was found out that the thread that looks is to see at once.
+    look_now: AtomicBool,
+    /// Set for either of the two.
+    pub(crate) wakes: AutoResetEvent,
+    /// The thread that looks has ended.
+    pub(crate) over: AtomicBool,
+    pub(crate) ended: AutoResetEvent,
+    /// All workers are parked, and it sleeps until one wakes.
+    pub(crate) asleep: AtomicBool,
+    pub(crate) tick_ns: u64,
+    /// A watchdog that is later than this may have stood still.
+    pub(crate) tolerance_ns: u64,
+    pub(crate) ticked_ns: AtomicU64,
+    pub(crate) gaps: AtomicU64,
+    pub(crate) gaps_ns: AtomicU64,
+    pub(crate) lag: Arc<Lag>,
+    /// Stalls whose stack could not be taken, and why it never will be.
+    pub(crate) stack_misses: AtomicU64,
+    pub(crate) no_stacks: Mutex<Option<String>>,
+    /// How often code that reads debug info has panicked.
+    pub(crate) symbolizer_panics: AtomicU64,
+    pub(crate) delivery: Delivery,
+    investigator: Investigator,
+    requests: ArrayQueue<Request>,
+    /// What the ledger has not taken in yet.
+    inbox: ArrayQueue<Transition>,
+    /// Transitions that found the inbox full.
+    lost: AtomicU64,
+    /// Never locked by the thread that looks.
+    ledger: Mutex<Ledger>,
+}
+
+/// What a watchdog's threads have in common from the start.
+pub(crate) struct Settings {
+    pub(crate) runtime: RuntimeId,
+    pub(crate) tick_ns: u64,
+    pub(crate) tolerance_ns: u64,
+    pub(crate) now_ns: u64,
+    pub(crate) delivery: Delivery,
+    pub(crate) investigator: Investigator,
+}
+
+impl Shared {
+    pub(crate) fn new(settings: Settings) -> Self {
+        Shared {
+            runtime: settings.runtime,
+            stop: AtomicBool::new(false),
+            look_now: AtomicBool::new(false),
+            wakes: AutoResetEvent::new(),
+            over: AtomicBool::new(false),
+            ended: AutoResetEvent::new(),
+            asleep: AtomicBool::new(false),
+            tick_ns: settings.tick_ns,
+            tolerance_ns: settings.tolerance_ns,
+            ticked_ns: AtomicU64::new(settings.now_ns),
+            gaps: AtomicU64::new(0),
+            gaps_ns: AtomicU64::new(0),
+            lag: Arc::new(Lag::new(settings.tolerance_ns)),
+            stack_misses: AtomicU64::new(0),
+            no_stacks: Mutex::new(None),
+            symbolizer_panics: AtomicU64::new(0),
+            delivery: settings.delivery,
+            investigator: settings.investigator,
+            requests: ArrayQueue::new(QUEUE),
+            inbox: ArrayQueue::new(QUEUE),
+            lost: AtomicU64::new(0),
+            ledger: Mutex::new(Ledger::default()),
+        }
+    }
+
+    /// From the thread that looks: neither waits nor allocates.
+    pub(crate) fn hand_on(&self, transition: Transition) {
+        // The ledger first: who answers a transition finds it there.
+        if self.inbox.push(transition).is_err() {
+            self.lost.fetch_add(1, Relaxed);
+        }
+        self.delivery.send(&Message::Transition(transition));
+        self.request(Request::Transition(transition));
+    }
+
+    /// From the thread that looks: neither waits nor allocates.
+    pub(crate) fn request(&self, request: Request) {
+        // A full queue is one of a thread that has been waiting for long: its answers
+        // would be late.
+        let _ = self.requests.push(request);
+        self.investigator.wake();
+    }
+
+    pub(crate) fn next_request(&self) -> Option<Request> {
+        self.requests.pop()
+    }
+
+    /// The ledger, with all that has been handed on until now.
+    pub(crate) fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        let mut ledger = lock(&self.ledger);
+        while let Some(transition) = self.inbox.pop() {
+            ledger.enter(&transition.event());
+        }
+        ledger
+    }
+
+    /// Transitions that neither reports nor all outlets have heard of.
+    pub(crate) fn lost(&self) -> u64 {
+        self.lost.load(Relaxed)
+    }
+
+    /// Has the thread that looks do so at once.
+    pub(crate) fn look_now(&self) {
+        // Release: pairs with the acquire in `take_look_now`.
+        self.look_now.store(true, Release);
+        self.wakes.set();
+    }
+
+    pub(crate) fn take_look_now(&self) -> bool {
+        self.look_now.swap(false, AcqRel)
+    }
+
+    /// Has all threads of the watchdog end.
+    pub(crate) fn stop(&self) {
+        // Release: pairs with the acquire in `Patrol::wait_until`.
+        self.stop.store(true, Release);
+        self.wakes.set();
+        idle::wake(self.runtime);
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stop.load(Acquire)
+    }
+
+    /// Waits until the thread that looks has ended, but not longer than this.
+    pub(crate) fn wait_for_end(&self, at_most: Duration) {
+        let start = Instant::now();
+        while !self.over.load(Acquire) {
+            let left = at_most.saturating_sub(start.elapsed());
+            if left.is_zero() {
+                return;
+            }
+            self.ended.wait(Some(left));
+        }
+    }
+
+    /// The thread that investigates has to take note that this watchdog is gone.
+    pub(crate) fn wake_investigator(&self) {
+        self.investigator.wake();
+    }
+}

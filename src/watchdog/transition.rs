@@ -1,0 +1,90 @@
+//! What the thread that looks hands to those that deliver and investigate: plain data.
+//!
+//! It is copied, never allocated: a stuck thread may hold the allocator's lock.
+
+use crate::cause::Judgement;
+use crate::detector::{Told, Unit, WorkerSeen};
+use crate::report::{self, Confidence};
+use crate::stall::{Phase, Stack, Stall, StallEvent, StallId, StallKind, Task};
+
+/// A stall has started, become more severe, or ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Transition {
+    /// Unlike any other of its watchdog.
+    pub(crate) serial: u64,
+    pub(crate) told: Told,
+    /// What tokio had published of its worker, if a worker is held up.
+    pub(crate) turn: WorkerSeen,
+    /// Whether the stall was over when this was seen.
+    pub(crate) is_over: bool,
+    /// The cause as far as the thread that looks could see it.
+    pub(crate) judgement: Judgement,
+}
+
+/// What an investigation has found out for one [`Transition`].
+#[derive(Clone, Debug)]
+pub(crate) struct Finding {
+    pub(crate) serial: u64,
+    pub(crate) id: StallId,
+    pub(crate) judgement: Judgement,
+    /// Of a turn: how sure it is that it is one poll.
+    pub(crate) one_poll: Option<Confidence>,
+    /// Of a turn: how many polls there were at least.
+    pub(crate) polls: u64,
+    pub(crate) stack: Option<Stack>,
+    /// How many more stacks are being symbolized.
+    pub(crate) stacks_coming: u32,
+    /// Those come in a moment, unlike the first of a process.
+    pub(crate) stacks_are_prompt: bool,
+}
+
+impl Transition {
+    /// The id of tracing's span that the stalled future was first polled in; 0 for none.
+    pub(crate) fn span(&self) -> u64 {
+        self.told.culprit.map_or(0, |layer| layer.span)
+    }
+
+    pub(crate) const fn id(&self) -> StallId {
+        StallId(self.told.id)
+    }
+
+    pub(crate) fn event(&self) -> StallEvent {
+        let task = self.told.culprit;
+        let task = task.and_then(|layer| Task::of(layer.label, layer.task));
+        StallEvent {
+            phase: self.told.phase,
+            stall: Stall {
+                task,
+                cause: self.judgement.into(),
+                ..self.stall()
+            },
+        }
+    }
+
+    /// All of the stall that takes no memory: without task, cause and stack.
+    pub(crate) fn stall(&self) -> Stall {
+        let told = &self.told;
+        Stall {
+            id: self.id(),
+            severity: told.severity,
+            kind: told.kind,
+            task: None,
+            worker: match told.unit {
+                Unit::Worker(worker) => Some(worker),
+                Unit::Thread(_) => None,
+            },
+            origin: report::origin().id(),
+            start_ns: told.start_ns,
+            duration_ns: told.duration_ns,
+            suspended_ns: told.suspended_ns,
+            on_cpu_ns: told.shares.cpu_ns,
+            waiting_ns: told.shares.waiting_ns,
+            off_cpu_ns: told.shares.blocked_ns,
+            known_polls: (told.kind == StallKind::Turn).then_some(told.shares.polls),
+            one_poll: None,
+            cause: crate::stall::Cause::Unknown,
+            stack: None,
+            ongoing: told.phase != Phase::Ended || told.cut_off,
+        }
+    }
+}
