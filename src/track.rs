@@ -165,15 +165,25 @@ impl Drop for Tracking {
     }
 }
 
+/// Those of this runtime.
+///
+/// The lock is one that polls take, so nothing is allocated under it: where there are
+/// more entries by then than there is room for, it is taken once more.
 fn entries(runtime: RuntimeId) -> Vec<Arc<Entry>> {
-    let tracked = lock(&TRACKED);
-    tracked
-        .entries
-        .iter()
-        .flatten()
-        .filter(|entry| entry.runtime == runtime)
-        .map(Arc::clone)
-        .collect()
+    let mut found = Vec::new();
+    loop {
+        let tracked = lock(&TRACKED);
+        let needed = tracked.entries.len();
+        if needed <= found.capacity() {
+            let entries = tracked.entries.iter().flatten();
+            let ours = entries.filter(|entry| entry.runtime == runtime);
+            found.extend(ours.map(Arc::clone));
+            return found;
+        }
+        drop(tracked);
+        // With some more, as futures may be made meanwhile.
+        found.reserve(needed + needed / 4);
+    }
 }
 
 /// The tracked futures of this runtime, the longest without a poll first.

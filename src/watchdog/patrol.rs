@@ -267,6 +267,7 @@ impl Patrol {
             told,
             turn,
             is_over,
+            doing,
             judgement: cause::judge(&Evidence {
                 shares: told.shares,
                 suspended_ns: told.suspended_ns,

@@ -4,6 +4,7 @@
 
 use crate::cause::Judgement;
 use crate::detector::{Told, Unit, WorkerSeen};
+use crate::os::Doing;
 use crate::report::{self, Confidence};
 use crate::stall::{Phase, Stack, Stall, StallEvent, StallId, StallKind, Task};
 
@@ -17,6 +18,8 @@ pub(crate) struct Transition {
     pub(crate) turn: WorkerSeen,
     /// Whether the stall was over when this was seen.
     pub(crate) is_over: bool,
+    /// What the stuck thread did at that moment.
+    pub(crate) doing: Option<Doing>,
     /// The cause as far as the thread that looks could see it.
     pub(crate) judgement: Judgement,
 }

@@ -77,6 +77,16 @@ impl Open {
         shares.cpu_ns > SURELY_BACK_NS && shares.blocked_ns < shares.cpu_ns / 16
     }
 
+    /// Takes note of how the thread sleeps, if it does.
+    fn note(&mut self, doing: Option<Doing>) {
+        if let Some(doing) = doing.filter(|doing| doing.is_asleep()) {
+            match self.asleep.iter_mut().find(|(how, _)| *how == doing) {
+                Some((_, times)) => *times += 1,
+                None => self.asleep.push((doing, 1)),
+            }
+        }
+    }
+
     /// How often to look. A thread that sleeps shortly and often is likely to be
     /// awake at any one look; that it sleeps is known from its times.
     fn looks(&self) -> usize {
@@ -184,6 +194,7 @@ impl Case {
         let mut open = known.unwrap_or_else(|| Open::new(transition));
         open.told = *told;
         open.turn = transition.turn;
+        open.note(transition.doing);
         let now_ns = self.settings.clock.now_ns();
         if !transition.is_over {
             open.tries_left = TRIES;
@@ -197,7 +208,7 @@ impl Case {
             shares: told.shares,
             suspended_ns: told.suspended_ns,
             duration_ns: told.duration_ns,
-            last: open.last,
+            last: open.last.or(transition.doing),
             asleep: most_often(&open.asleep),
         });
         let one_poll = match told.kind {
@@ -284,12 +295,7 @@ impl Case {
             let doing = doing.filter(|_| thread.is_current(&self.settings.runtime));
             open.last = doing.or(open.last);
         }
-        if let Some(doing) = open.last.filter(|doing| doing.is_asleep()) {
-            match open.asleep.iter_mut().find(|(how, _)| *how == doing) {
-                Some((_, times)) => *times += 1,
-                None => open.asleep.push((doing, 1)),
-            }
-        }
+        open.note(open.last);
         if open.told.kind == StallKind::Turn {
             self.look_for_one_poll(open, &thread, spent, now_ns, capturers);
         }
