@@ -43,7 +43,8 @@ impl EventBuffer {
         let mut stall = transition.stall();
         let mut judgement = transition.judgement;
         if let Some(known) = known {
-            if known.serial >= transition.serial {
+            // At the very end of a stall, its thread may be seen no more.
+            if known.serial >= transition.serial || judgement == Judgement::Unknown {
                 judgement = known.judgement;
             }
             if stall.kind == StallKind::Turn {

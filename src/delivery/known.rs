@@ -65,6 +65,14 @@ impl KnownStalls {
         }
     }
 
+    /// What the thread that looks could see, until more is found out.
+    pub(super) fn note(&mut self, id: StallId, judgement: Judgement) {
+        let known = self.of(id);
+        if judgement != Judgement::Unknown {
+            known.judgement = judgement;
+        }
+    }
+
     /// One of the stacks that were coming.
     pub(super) fn add_stack(&mut self, id: StallId, stack: Option<Stack>) {
         let known = self.of(id);

@@ -163,6 +163,7 @@ impl Worker {
     fn take(&mut self, message: Message) {
         match message {
             Message::Transition(transition) => {
+                self.known.note(transition.id(), transition.judgement);
                 let patience_ns = match transition.told.phase {
                     Phase::Ended => clock::ns_of(PATIENCE_AT_END),
                     Phase::Started | Phase::Escalated => self.patience_ns,
