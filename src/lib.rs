@@ -48,6 +48,7 @@ mod detector;
 pub mod docs;
 mod driven;
 mod error;
+mod escape;
 mod events;
 mod explain;
 mod explained;

@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
+use crate::escape::cut_name;
 use crate::histogram::{Histogram, Recorder};
 
 pub(crate) use tag::{LabelId, Place, RuntimeId, TIMED, Tag, Timing, runtime_in};
@@ -165,7 +166,7 @@ impl Registry {
     /// The id of a name at a location; [`OTHER`] where there are too many.
     pub(crate) fn label(&self, name: &str, location: &'static Location<'static>) -> LabelId {
         let label = Label {
-            name: name.into(),
+            name: cut_name(name).into(),
             location: Some(location),
         };
         let labels = self.labels();
