@@ -16,10 +16,9 @@ mod strategy;
 #[cfg(test)]
 mod tests;
 mod trace;
+mod write;
 
 use std::cmp::Reverse;
-use std::io;
-use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -341,30 +340,6 @@ impl Report {
     pub fn to_json(&self) -> String {
         // Strings, numbers and lists of them: there is nothing that could fail.
         crate::escape::json(serde_json::to_string_pretty(self).unwrap_or_default())
-    }
-
-    /// Writes all forms to a folder, which is made if it is not there: `NAME.txt`,
-    /// `.md`, `.html`, `.json`, `.folded` and `.trace.json`.
-    ///
-    /// Blocks: not to be called in a task.
-    ///
-    /// # Errors
-    /// If a file cannot be written.
-    pub fn write_all(&self, folder: impl AsRef<Path>, name: &str) -> io::Result<()> {
-        let folder = folder.as_ref();
-        std::fs::create_dir_all(folder)?;
-        let forms = [
-            ("txt", self.to_string()),
-            ("md", self.to_markdown()),
-            ("html", self.to_html()),
-            ("json", self.to_json()),
-            ("folded", self.to_folded()),
-            ("trace.json", self.to_chrome_trace()),
-        ];
-        for (ending, text) in forms {
-            std::fs::write(folder.join(format!("{name}.{ending}")), text)?;
-        }
-        Ok(())
     }
 
     /// Reads what [`Report::to_json`] wrote.
