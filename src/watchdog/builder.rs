@@ -175,6 +175,11 @@ impl Builder {
     /// It runs on a thread of its own, one event at a time, in order. One that
     /// panics or takes long harms nothing but later events' promptness, and is
     /// counted in [`Health`](crate::Health).
+    ///
+    /// It should not wait for anything that the stuck thread may hold: a lock of the
+    /// program's, its connection pool, or standard output, whose lock a thread can hold
+    /// for as long as it likes while it prints. To count, to set a flag, to send into a
+    /// channel without waiting, or one `eprintln!` is right.
     pub fn on_stall(mut self, callback: impl Fn(&StallEvent) + Send + Sync + 'static) -> Self {
         self.on_stall = Some(Arc::new(callback));
         self
