@@ -27,7 +27,7 @@ fn merge() -> Result<(), Box<dyn Error>> {
     }
     let merged = merged.ok_or("usage: merge [--report DIR] FILE.json..")?;
     for origin in merged.origins() {
-        println!("{} {} on {}", origin.program(), origin.pid(), origin.host());
+        println!("{origin}");
     }
     match folder {
         Some(folder) => merged.write_all(&folder, "merged")?,

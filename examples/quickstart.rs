@@ -156,7 +156,7 @@ where
         .enable_all()
         .build()?;
     let watchdog = Watchdog::builder()
-        .on_stall(|event| println!("  {event}"))
+        .on_stall(|event| eprintln!("  {event}"))
         .start_on(runtime.handle())?;
     let heartbeat = heartbeat(&runtime);
     let start = Instant::now();

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io;
 
+use crate::escape::sentence;
+
 /// Why something could not be started or read; its text names the field and the remedy.
 pub struct Error {
     kind: Kind,
@@ -86,7 +88,7 @@ impl fmt::Display for Error {
                 field,
                 problem,
                 remedy,
-            } => write!(f, "`{field}` {problem}; {remedy}"),
+            } => write!(f, "`{field}` {}; {remedy}", sentence(problem)),
             Kind::NoRuntime => f.write_str(
                 "there is no tokio runtime here to watch; call `start` inside one, \
                  or `start_on(&handle)` with a runtime's handle",
@@ -96,7 +98,10 @@ impl fmt::Display for Error {
                 "the thread `{name}` could not be started: {source}; \
                  raise the limit of threads of this process or container"
             ),
-            Kind::Json(source) => write!(f, "not a report in JSON: {source}"),
+            // The parser quotes what it does not know, as it is.
+            Kind::Json(source) => {
+                write!(f, "not a report in JSON: {}", sentence(&source.to_string()))
+            }
         }
     }
 }

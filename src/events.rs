@@ -6,6 +6,7 @@ use tracing::dispatcher::Dispatch;
 use tracing::span::Id;
 use tracing::subscriber::NoSubscriber;
 
+use crate::escape::{part, sentence};
 use crate::live::LiveTask;
 use crate::severity::Severity;
 use crate::stall::{Frame, Stack, StallEvent, Task};
@@ -26,7 +27,7 @@ macro_rules! tell {
             phase = %$event.phase,
             severity = %stall.severity(),
             kind = %stall.kind(),
-            task = task.map(Task::name),
+            task = task.map(shown_name),
             task_id = task.and_then(Task::id),
             location = task.and_then(Task::location).map(tracing::field::display),
             worker = stall.worker(),
@@ -36,12 +37,17 @@ macro_rules! tell {
             off_cpu_ms = stall.off_cpu().as_secs_f64() * 1e3,
             waiting_ms = stall.waiting().as_secs_f64() * 1e3,
             culprit = stall.stack().and_then(Stack::culprit).map(tracing::field::display),
-            leaf = stall.stack().and_then(Stack::leaf).map(Frame::short_function),
+            leaf = stall.stack().and_then(Stack::leaf).map(Frame::shown_function),
             suppressed = $suppressed,
             "{}",
             $event
         )
     }};
+}
+
+/// Fields are escaped as the message is: subscribers print both.
+fn shown_name(task: &Task) -> String {
+    part(task.name()).to_string()
 }
 
 impl Emitter {
@@ -77,6 +83,7 @@ impl Emitter {
 
     /// Tells of stalls that were kept back and that no later event has told of.
     pub(crate) fn emit_untold(&self, culprit: &str, suppressed: u64) {
+        let culprit = sentence(culprit).to_string();
         self.within(|| {
             tracing::event!(
                 target: "stallscope",
@@ -94,7 +101,7 @@ impl Emitter {
             tracing::event!(
                 target: "stallscope",
                 tracing::Level::WARN,
-                task = task.name(),
+                task = part(task.name()).to_string(),
                 task_id = task.id(),
                 location = task.location().map(tracing::field::display),
                 state = %task.state(),
@@ -107,6 +114,7 @@ impl Emitter {
 
     /// Tells why there are no stacks.
     pub(crate) fn emit_no_stacks(&self, reason: &str) {
+        let reason = sentence(reason).to_string();
         self.within(|| {
             tracing::event!(
                 target: "stallscope",

@@ -167,7 +167,8 @@ impl Histogram {
     }
 
     fn add(&mut self, ns: u64, count: u64) {
-        *self.counts.entry(ns).or_insert(0) += count;
+        let counted = self.counts.entry(ns).or_insert(0);
+        *counted = counted.saturating_add(count);
     }
 
     /// Adds what another has counted.
@@ -223,8 +224,13 @@ impl Histogram {
         let Some(mut buckets) = bounds.ok().filter(|_| !self.is_empty()) else {
             return Summary::default();
         };
+        // hdrhistogram 7.6 adds counts up without a check as it looks for a quantile
+        // (`value_at_quantile`); those that were read from JSON may be any.
+        let mut room = u64::MAX;
         for (ns, count) in &self.counts {
-            buckets.saturating_record_n(*ns, *count);
+            let count = room.min(*count);
+            room -= count;
+            buckets.saturating_record_n(*ns, count);
         }
         // Percentiles are the upper ends of buckets, which may lie above the
         // longest duration that was seen.
@@ -252,7 +258,10 @@ impl From<&Summary> for Histogram {
     fn from(summary: &Summary) -> Self {
         let mut histogram = Histogram::new();
         if summary.count > 0 {
-            histogram.counts = summary.buckets.iter().copied().collect();
+            // By the bounds of our own buckets, so that there are no more than these.
+            for (ns, count) in &summary.buckets {
+                histogram.add(lowest_of(index_of((*ns).min(HIGHEST_NS))), *count);
+            }
             histogram.sum_ns = summary.total_ns;
             histogram.max_ns = summary.max_ns;
             histogram.min_ns = summary.min_ns;
@@ -281,12 +290,38 @@ pub struct Summary {
     buckets: Vec<(u64, u64)>,
 }
 
+/// Summaries being added up. Percentiles are found when all are in, once.
+#[derive(Clone, Debug)]
+pub(crate) struct SummaryOf<'a> {
+    first: &'a Summary,
+    all: Option<Histogram>,
+}
+
+impl<'a> SummaryOf<'a> {
+    pub(crate) const fn new(first: &'a Summary) -> Self {
+        SummaryOf { first, all: None }
+    }
+
+    pub(crate) fn add(&mut self, other: &Summary) {
+        let all = self.all.get_or_insert_with(|| Histogram::from(self.first));
+        all.merge(&Histogram::from(other));
+    }
+
+    /// What is alone stays as it is.
+    pub(crate) fn done(self) -> Summary {
+        match self.all {
+            Some(all) => all.summary(),
+            None => self.first.clone(),
+        }
+    }
+}
+
 impl Summary {
     /// What both have counted, as one.
     pub(crate) fn merged(&self, other: &Summary) -> Summary {
-        let mut all = Histogram::from(self);
-        all.merge(&Histogram::from(other));
-        all.summary()
+        let mut all = SummaryOf::new(self);
+        all.add(other);
+        all.done()
     }
 
     /// How many there were by duration: the lower end of each bucket that is not

@@ -6,7 +6,7 @@
 //!
 //! # #[tokio::main] async fn main() -> Result<(), stallscope::Error> {
 //! let watchdog = Watchdog::builder()
-//!     .on_stall(|event| println!("{event}"))
+//!     .on_stall(|event| eprintln!("{event}"))
 //!     .start()?;
 //! tokio::spawn(
 //!     async {
@@ -49,6 +49,7 @@ mod detector;
 pub mod docs;
 mod driven;
 mod error;
+mod escape;
 mod events;
 mod explain;
 mod health;

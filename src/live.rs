@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
+use crate::escape::part;
 use crate::stall::{Location, Task};
 
 /// What a tracked future is doing.
@@ -110,7 +111,7 @@ impl fmt::Display for LiveTask {
         write!(
             f,
             "`{}` {} for {:.1?}",
-            self.name(),
+            part(self.name()),
             self.state,
             self.since()
         )?;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::advice::{self, Advice};
+use crate::escape::part;
 use crate::registry::{LabelId, registry};
 use crate::report::Confidence;
 use crate::severity::Severity;
@@ -99,7 +100,7 @@ impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Cause::OnCpu => f.pad("on CPU"),
-            Cause::Blocked { syscall } => f.pad(&format!("blocked in {syscall}")),
+            Cause::Blocked { syscall } => f.pad(&format!("blocked in {}", part(syscall))),
             Cause::Lock => f.pad("lock"),
             Cause::PageFault => f.pad("page fault"),
             Cause::Starved => f.pad("starved"),
@@ -146,7 +147,7 @@ impl From<&std::panic::Location<'_>> for Location {
 
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&format!("{}:{}", self.file, self.line))
+        f.pad(&format!("{}:{}", part(&self.file), self.line))
     }
 }
 
@@ -212,13 +213,17 @@ impl Frame {
             .map_or_else(|| "?".to_owned(), crate::trim::short)
     }
 
-    /// Function, file and line in short.
+    /// The short function as it is shown.
+    pub(crate) fn shown_function(&self) -> String {
+        part(&self.short_function()).to_string()
+    }
+
+    /// Function, file and line in short, as they are shown.
     pub(crate) fn short(&self) -> String {
+        let function = self.shown_function();
         match (&self.file, self.line) {
-            (Some(file), Some(line)) => {
-                format!("{} {}:{line}", self.short_function(), relative(file))
-            }
-            _ => self.short_function(),
+            (Some(file), Some(line)) => format!("{function} {}:{line}", part(relative(file))),
+            _ => function,
         }
     }
 
@@ -256,16 +261,16 @@ impl Frame {
 impl fmt::Display for Frame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.function {
-            Some(function) => f.write_str(function)?,
+            Some(function) => write!(f, "{}", part(function))?,
             None => write!(
                 f,
                 "{}+{:#x}",
-                self.module.as_deref().unwrap_or("?"),
+                part(self.module.as_deref().unwrap_or("?")),
                 self.address
             )?,
         }
         match (&self.file, self.line) {
-            (Some(file), Some(line)) => write!(f, " {file}:{line}"),
+            (Some(file), Some(line)) => write!(f, " {}:{line}", part(file)),
             _ => Ok(()),
         }
     }
@@ -474,15 +479,15 @@ impl Stall {
         }
     }
 
-    /// By what stalls are counted together.
+    /// By what stalls are counted together, as it is shown.
     pub(crate) fn culprit_name(&self) -> String {
         if let Some(culprit) = self.stack().and_then(Stack::culprit) {
             return culprit.short();
         }
         match (&self.task, self.worker) {
             (Some(task), _) => match &task.location {
-                Some(location) => format!("{} ({location})", task.name),
-                None => task.name.clone(),
+                Some(location) => format!("{} ({location})", part(&task.name)),
+                None => part(&task.name).to_string(),
             },
             (None, Some(worker)) => format!("turn of worker {worker}"),
             (None, None) => "unknown".to_owned(),
@@ -510,7 +515,7 @@ impl fmt::Display for Stall {
             (None, _) => {}
         }
         if let Some(task) = &self.task {
-            write!(f, " in `{}`", task.name)?;
+            write!(f, " in `{}`", part(&task.name))?;
         }
         if let Some(worker) = self.worker {
             write!(f, " on worker {worker}")?;
@@ -521,7 +526,7 @@ impl fmt::Display for Stall {
         if let Some(culprit) = self.stack().and_then(Stack::culprit) {
             write!(f, " at {}", culprit.short())?;
             if let Some(leaf) = self.stack().and_then(Stack::leaf) {
-                write!(f, " ({})", leaf.short_function())?;
+                write!(f, " ({})", leaf.shown_function())?;
             }
         } else if let Some(location) = self.task().and_then(Task::location) {
             write!(f, " (future made at {location})")?;

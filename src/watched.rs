@@ -147,6 +147,11 @@ pub trait WatchExt: Future + Sized {
     /// the rest is counted as `other`. Of watched futures within each other, eight
     /// are told apart and timed.
     ///
+    /// A name may come from a request. Of one that is longer than 128 bytes the first
+    /// 125 are kept, or up to 3 less, so that no character is cut, and `…`: two that are
+    /// the same until there are one. Wherever it is printed, control and invisible
+    /// characters are shown by number, as `\u{1b}`; [`Watched::name`] has it as it is kept.
+    ///
     /// Without a watchdog it costs next to nothing; a watchdog that starts later
     /// sees the poll that is then in progress, from then on.
     ///
@@ -188,6 +193,8 @@ where
 }
 
 /// [`tokio::spawn`] of a watched future, like `tokio::spawn(future.watched(name))`.
+///
+/// A name of more than 128 bytes is cut, see [`WatchExt::watched`].
 ///
 /// # Panics
 /// Outside a tokio runtime, as `tokio::spawn` does.

@@ -17,6 +17,7 @@ use crate::audit::neighbours::Neighbours;
 use crate::audit::session::{Session, TaskName, Wanted};
 use crate::audit::spotter;
 use crate::error::Error;
+use crate::escape::{cut_name, lines};
 use crate::local;
 use crate::os;
 use crate::report::Report;
@@ -67,7 +68,7 @@ impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Why::Panicked(payload) => match text_of(payload.as_ref()) {
-                Some(text) => write!(f, "it panicked: {text}"),
+                Some(text) => write!(f, "it panicked: {}", lines(text, "    ")),
                 None => f.write_str("it panicked"),
             },
             Why::Limit(limit) => write!(f, "it was not done within {limit:?}"),
@@ -207,6 +208,8 @@ impl<F> TryAuditing<F> {
         wanted: Result<Wanted, Error>,
         whole_runtime: bool,
     ) -> Self {
+        // As the registry cuts it: by the name an audit knows its own stalls.
+        let name = cut_name(&name).into_owned();
         TryAuditing {
             future,
             watch: Watch::new(&name, location),
@@ -370,7 +373,7 @@ impl<F> Inherited<F> {
             watch: Watch::new(name, location),
             session,
             name: Arc::new(TaskName {
-                name: name.to_owned(),
+                name: cut_name(name).into_owned(),
                 location,
             }),
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::advice;
 use crate::blocking::{Blocking, Detection};
+use crate::escape::part;
 use crate::report::{Report, Short};
 use crate::stall::{Cause, Frame, Stack, Stall};
 use crate::trim;
@@ -13,6 +14,8 @@ use crate::trim;
 const MAX_SHOWN: usize = 5;
 /// So many functions of a stack are shown.
 const MAX_FRAMES: usize = 10;
+/// So many reasons to allow blocking are shown.
+const MAX_ALLOWED: usize = 20;
 
 /// What a report says against a future, or why it can say nothing.
 ///
@@ -108,14 +111,17 @@ impl Report {
         more(&mut text, places);
         if !self.allowed.is_empty() {
             let _ = write!(text, "\n\nallowed:");
-            for allowed in &self.allowed {
+            for allowed in self.allowed.iter().take(MAX_ALLOWED) {
                 let _ = write!(
                     text,
                     "\n  {} at {}: {}",
                     count_times(allowed.count),
                     allowed.location,
-                    allowed.reason
+                    part(&allowed.reason)
                 );
+            }
+            if self.allowed.len() > MAX_ALLOWED {
+                let _ = write!(text, "\n  and {} more", self.allowed.len() - MAX_ALLOWED);
             }
         }
         Failure::new(text)
@@ -171,7 +177,7 @@ fn tell_stall(text: &mut String, stall: &Stall, detection: Option<Detection>) {
         Short(stall.duration()),
     );
     if let Some(task) = stall.task() {
-        let _ = write!(text, " in `{}`", task.name());
+        let _ = write!(text, " in `{}`", part(task.name()));
     }
     let cause = stall.cause();
     tell_place(
@@ -209,7 +215,7 @@ fn tell_blocking(text: &mut String, blocking: &Blocking, detection: Option<Detec
     let _ = write!(
         text,
         "\n\n`{}` {}",
-        blocking.task.name(),
+        part(blocking.task.name()),
         why(&blocking.cause)
     );
     if blocking.count > 1 {
@@ -254,7 +260,7 @@ fn tell_place(text: &mut String, stack: Option<&Stack>, made: Option<&crate::sta
         (Some(culprit), _) => {
             let _ = write!(text, "\n  where  {}", culprit.short());
             if let Some(leaf) = stack.and_then(Stack::leaf) {
-                let _ = write!(text, " ({})", leaf.short_function());
+                let _ = write!(text, " ({})", leaf.shown_function());
             }
         }
         (None, Some(made)) => {
@@ -287,7 +293,7 @@ fn tell_stack(text: &mut String, stack: Option<&Stack>) {
     }
     let _ = write!(text, "\n  stack");
     if let Some(leaf) = stack.leaf() {
-        let _ = write!(text, "\n    {}", leaf.short_function());
+        let _ = write!(text, "\n    {}", leaf.shown_function());
     }
     for frame in shown.iter().take(MAX_FRAMES) {
         let _ = write!(text, "\n    {}", frame.short());

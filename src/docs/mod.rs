@@ -31,6 +31,10 @@ pub mod events {
     //! | `leaf` | what it called |
     //! | `suppressed` | stalls of this culprit that were not told before this one |
     //!
+    //! In message and fields alike, control and invisible characters of names, functions
+    //! and paths are shown by number, as `\u{1b}`, and each of these texts takes at most
+    //! 256 characters: no name forges a line of a log or makes it long.
+    //!
     //! A stall's whole stack is a DEBUG event of its own, with `stall_id` and `stack`.
     //!
     //! A [tracked](crate::Watched::tracked) future that is

@@ -37,10 +37,19 @@
 //! as many threads, for bursts. Work that computes: as many as CPUs. Where more
 //! arrives than that, a queue that refuses is needed, not a larger pool.
 //!
+//! # Texts of others
+//! Names come from requests, functions from libraries, reports from other machines.
+//! All forms show control and invisible characters by number, as `\u{1b}` or `\n`: those
+//! that break lines, drive terminals, change the writing direction, take no room or are
+//! for private use. One text takes at most 256 characters of a line, prose 2,000; of what
+//! is longer, beginning and end are shown. HTML and Markdown escape the rest. Data is as
+//! it came: what methods return, and JSON, which writes such characters as `\uXXXX`.
+//!
 //! # Several processes
 //! [`Report::merge`](crate::Report::merge) makes one of several, in any order;
 //! `cargo run --example merge -- --report DIR FILE.json..` does so with files.
-//! Each stall keeps the [`Origin`](crate::Origin) it comes from.
+//! Each stall keeps the [`Origin`](crate::Origin) it comes from. What comes of it is
+//! bounded: by [`Report::merge`](crate::Report::merge).
 //!
 //! # JSON
 //! One object. `version` is 1, and rises when a field changes its meaning or goes; a

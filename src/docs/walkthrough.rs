@@ -36,7 +36,7 @@
 //!
 //! ```ignore
 //! let _watchdog = Watchdog::builder()
-//!     .on_stall(|event| println!("{event}"))
+//!     .on_stall(|event| eprintln!("{event}"))
 //!     .start()?;
 //! ```
 //! ```diff

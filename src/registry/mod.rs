@@ -23,6 +23,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
+use crate::escape::cut_name;
 use crate::histogram::{Histogram, Recorder};
 use crate::sync::AtomicU32;
 
@@ -101,7 +102,7 @@ impl Registry {
     /// The id of a name at a location; that of `other` where there are too many.
     pub(crate) fn label(&self, name: &str, location: &'static Location<'static>) -> LabelId {
         self.labels.id(Label {
-            name: name.into(),
+            name: cut_name(name).into(),
             location: Some(location),
         })
     }

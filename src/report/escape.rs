@@ -1,28 +1,39 @@
-//! Text of a user's program, made harmless in each form.
+//! Text of a user's program in HTML and Markdown, once it is harmless in a line.
 
 use std::fmt;
+
+use crate::escape::{lines, prose, sentence};
 
 /// In HTML, in text and in quoted attributes.
 pub(crate) struct Html<T>(pub(crate) T);
 
 impl<T: fmt::Display> fmt::Display for Html<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for c in self.0.to_string().chars() {
-            match c {
-                '&' => f.write_str("&amp;")?,
-                '<' => f.write_str("&lt;")?,
-                '>' => f.write_str("&gt;")?,
-                '"' => f.write_str("&quot;")?,
-                '\'' => f.write_str("&#39;")?,
-                // Not allowed in HTML, not even escaped.
-                '\0'..='\x08' | '\x0b' | '\x0c' | '\x0e'..='\x1f' | '\x7f' => {
-                    f.write_str("\u{fffd}")?;
-                }
-                c => write!(f, "{c}")?,
-            }
-        }
-        Ok(())
+        write_html(f, &sentence(&self.0.to_string()).to_string())
     }
+}
+
+/// Code in HTML, within `<pre>`: its lines stay.
+pub(crate) struct HtmlCode<'a>(pub(crate) &'a str);
+
+impl fmt::Display for HtmlCode<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_html(f, &lines(self.0, "").to_string())
+    }
+}
+
+fn write_html(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
+    for c in text.chars() {
+        match c {
+            '&' => f.write_str("&amp;")?,
+            '<' => f.write_str("&lt;")?,
+            '>' => f.write_str("&gt;")?,
+            '"' => f.write_str("&quot;")?,
+            '\'' => f.write_str("&#39;")?,
+            c => write!(f, "{c}")?,
+        }
+    }
+    Ok(())
 }
 
 /// In a line of Markdown, as text.
@@ -30,7 +41,7 @@ pub(crate) struct Markdown<T>(pub(crate) T);
 
 impl<T: fmt::Display> fmt::Display for Markdown<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for c in self.0.to_string().chars() {
+        for c in sentence(&self.0.to_string()).to_string().chars() {
             match c {
                 // HTML within Markdown, and what links and mentions begin with.
                 '<' => f.write_str("&lt;")?,
@@ -39,7 +50,6 @@ impl<T: fmt::Display> fmt::Display for Markdown<T> {
                 '@' => f.write_str("&#64;")?,
                 '\\' | '`' | '*' | '_' | '{' | '}' | '[' | ']' | '(' | ')' | '#' | '+' | '!'
                 | '|' | '~' => write!(f, "\\{c}")?,
-                c if c.is_control() => f.write_str(" ")?,
                 c => write!(f, "{c}")?,
             }
         }
@@ -63,7 +73,7 @@ pub(crate) struct MarkdownProse<T>(pub(crate) T);
 
 impl<T: fmt::Display> fmt::Display for MarkdownProse<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (code, part) in parts(&self.0.to_string()) {
+        for (code, part) in parts(&prose(&self.0.to_string())) {
             match code {
                 true => write!(f, "{}", Code(part))?,
                 false => write!(f, "{}", Markdown(part))?,
@@ -78,7 +88,7 @@ pub(crate) struct HtmlProse<T>(pub(crate) T);
 
 impl<T: fmt::Display> fmt::Display for HtmlProse<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (code, part) in parts(&self.0.to_string()) {
+        for (code, part) in parts(&prose(&self.0.to_string())) {
             match code {
                 true => write!(f, "<code>{}</code>", Html(part))?,
                 false => write!(f, "{}", Html(part))?,
@@ -102,9 +112,9 @@ pub(crate) struct Block<'a>(pub(crate) &'a str, pub(crate) &'a str);
 impl fmt::Display for Block<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Block(language, code) = self;
+        let code = lines(code.trim_end_matches('\n'), "").to_string();
         let longest = code.split(|c| c != '`').map(str::len).max().unwrap_or(0);
         let fence = "`".repeat((longest + 1).max(3));
-        let code = code.trim_end_matches('\n');
         write!(f, "{fence}{language}\n{code}\n{fence}")
     }
 }

@@ -20,11 +20,11 @@ pub(super) struct Flame {
 
 impl Flame {
     pub(super) fn add(&mut self, path: impl Iterator<Item = String>, ns: u64) {
-        self.total_ns += ns;
+        self.total_ns = self.total_ns.saturating_add(ns);
         let mut here = self;
         for name in path.take(512) {
             here = here.children.entry(name).or_default();
-            here.total_ns += ns;
+            here.total_ns = here.total_ns.saturating_add(ns);
         }
     }
 

@@ -6,12 +6,13 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::advice::{self, Advice};
+use crate::escape::part;
 use crate::histogram::{Histogram, Summary};
 use crate::report::SeverityCounts;
 use crate::stall::{Cause, Location, Stack, Stall, StallKind};
 
 /// How many names of tasks are kept of one finding.
-const MAX_TASKS: usize = 32;
+pub(super) const MAX_TASKS: usize = 32;
 
 /// By what stalls are one finding: the function they are in and the cause, else
 /// the task's name.
@@ -28,9 +29,10 @@ impl Fingerprint {
         let of = match (culprit, stall.task(), stall.worker()) {
             (Some(frame), _, _) => {
                 let file = frame.file().and_then(|file| file.rsplit('/').next());
-                format!("{} {}", frame.short_function(), file.unwrap_or_default())
+                let file = part(file.unwrap_or_default());
+                format!("{} {file}", frame.shown_function())
             }
-            (None, Some(task), _) => format!("task {}", task.name()),
+            (None, Some(task), _) => format!("task {}", part(task.name())),
             (None, None, Some(worker)) => format!("worker {worker}"),
             (None, None, None) => "unknown".to_owned(),
         };
@@ -40,6 +42,11 @@ impl Fingerprint {
     /// Stands for all beyond a bound.
     pub(crate) fn other() -> Self {
         Fingerprint("other".to_owned())
+    }
+
+    /// Stands for all beyond a bound that were not the program's.
+    pub(super) fn starved() -> Self {
+        Fingerprint("other, for want of a CPU".to_owned())
     }
 
     /// As text; equal for what is the same finding.
@@ -137,17 +144,19 @@ impl Hotspot {
     /// How sure it is, and why.
     pub fn confidence(&self) -> (Confidence, &'static str) {
         let all = self.counts.total();
-        if self.with_stack * 2 > all && self.exact * 2 > all {
+        let seen = self.with_stack > all / 2;
+        let timed = self.exact > all / 2;
+        if seen && timed {
             (
                 Confidence::High,
                 "the line was seen and the polls timed themselves",
             )
-        } else if self.with_stack * 2 > all {
+        } else if seen {
             (
                 Confidence::Medium,
                 "the line was seen; the duration is that of a turn, which may be many polls",
             )
-        } else if self.exact * 2 > all {
+        } else if timed {
             (
                 Confidence::Medium,
                 "the polls timed themselves; the line was not seen",
@@ -158,41 +167,6 @@ impl Hotspot {
                 "a turn of a worker, which may be many polls; the line was not seen",
             )
         }
-    }
-
-    /// As one with another of the same fingerprint.
-    pub(crate) fn merged(&self, other: &Hotspot) -> Hotspot {
-        // Which of the two describes it must not depend on their order.
-        let rank = |hotspot: &Hotspot| {
-            (
-                hotspot.stack.is_some(),
-                hotspot.described_ns,
-                format!(
-                    "{:?}",
-                    (
-                        &hotspot.culprit,
-                        &hotspot.stack,
-                        &hotspot.location,
-                        &hotspot.advice
-                    )
-                ),
-            )
-        };
-        let (first, second) = if rank(self) >= rank(other) {
-            (self, other)
-        } else {
-            (other, self)
-        };
-        let mut all = first.clone();
-        all.counts.add(&second.counts);
-        all.durations = first.durations.merged(&second.durations);
-        for (name, count) in &second.tasks {
-            *all.tasks.entry(name.clone()).or_default() += count;
-        }
-        all.workers.extend(&second.workers);
-        all.with_stack += second.with_stack;
-        all.exact += second.exact;
-        all
     }
 }
 

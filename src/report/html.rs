@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use crate::histogram::Summary;
-use crate::report::escape::{Html, HtmlProse};
+use crate::report::escape::{Html, HtmlCode, HtmlProse};
 use crate::report::flame::Flame;
 use crate::report::markdown::{groups, load, operation, plural, problem, verify, worst};
 use crate::report::show::Short;
@@ -17,6 +17,9 @@ const STYLE: &str = include_str!("report.css");
 const MAX_DRAWN: usize = 2_000;
 /// Findings told in full.
 const MAX_FINDINGS: usize = 50;
+/// Rows of the table: a report that was read may have any number of findings.
+const MAX_ROWS: usize = 1_000;
+
 impl Report {
     /// The report as one self-contained HTML file: no script, no network.
     ///
@@ -79,16 +82,20 @@ impl Report {
              <th>Operation</th><th>Stalls</th><th>Longest</th><th>In all</th><th>Fix</th></tr>\
              </thead><tbody>\n",
         );
-        for (number, hotspot) in self.hotspots.iter().enumerate() {
+        for (number, hotspot) in self.hotspots.iter().take(MAX_ROWS).enumerate() {
+            let place = Html(&hotspot.culprit);
+            let place = if number < MAX_FINDINGS {
+                format!("<a href=\"#f{}\"><code>{place}</code></a>", number + 1)
+            } else {
+                format!("<code>{place}</code>")
+            };
             writeln!(
                 out,
-                "<tr><td><span class=\"sev {}\">{}</span></td><td><a href=\"#f{}\"><code>{}</code></a>\
+                "<tr><td><span class=\"sev {}\">{}</span></td><td>{place}\
                  </td><td>{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td>\
                  <td class=\"n\">{}</td><td>{}</td></tr>",
                 worst(hotspot),
                 worst(hotspot),
-                number + 1,
-                Html(&hotspot.culprit),
                 Html(operation(hotspot)),
                 hotspot.counts.total(),
                 Short(hotspot.max()),
@@ -97,6 +104,14 @@ impl Report {
             )?;
         }
         out.push_str("</tbody></table></div>\n");
+        let more = self.hotspots.len().saturating_sub(MAX_ROWS);
+        if more > 0 {
+            writeln!(
+                out,
+                "<p>{} more are in the JSON.</p>",
+                plural(more as u64, "finding")
+            )?;
+        }
         for (title, hotspots) in groups(self) {
             write!(out, "<h3>{title}</h3><ul>")?;
             for hotspot in hotspots.iter().take(MAX_FINDINGS) {
@@ -135,7 +150,7 @@ impl Report {
         };
         let span = stalls
             .iter()
-            .map(|stall| from(stall) + stall.duration_ns)
+            .map(|stall| from(stall).saturating_add(stall.duration_ns))
             .max();
         let span = span.unwrap_or(0).max(1) as f64;
         let mut rows: BTreeMap<(u64, Option<usize>), Vec<&Stall>> = BTreeMap::new();
@@ -179,7 +194,8 @@ impl Report {
             Short(Duration::from_nanos(span as u64)),
             y = height - 4,
         )?;
-        let more = self.stalls.len().saturating_sub(MAX_DRAWN) as u64 + self.forgotten;
+        let more = self.stalls.len().saturating_sub(MAX_DRAWN) as u64;
+        let more = more.saturating_add(self.forgotten);
         if more > 0 {
             writeln!(out, "<p>{} more are not drawn.</p>", plural(more, "stall"))?;
         }
@@ -237,6 +253,14 @@ impl Report {
         for (number, hotspot) in self.hotspots.iter().take(MAX_FINDINGS).enumerate() {
             write_finding(out, number + 1, hotspot)?;
         }
+        let more = self.hotspots.len().saturating_sub(MAX_FINDINGS);
+        if more > 0 {
+            writeln!(
+                out,
+                "<p>{} more are not told in full.</p>",
+                plural(more as u64, "finding")
+            )?;
+        }
         Ok(())
     }
 
@@ -245,13 +269,11 @@ impl Report {
             return Ok(());
         }
         out.push_str("<h2>Processes</h2>\n<ul>");
-        for origin in &self.origins {
+        for origin in self.origins.iter().take(MAX_ROWS) {
             write!(
                 out,
-                "<li>{} {} on {}, {}</li>",
-                Html(origin.program()),
-                origin.pid(),
-                Html(origin.host()),
+                "<li>{}, {}</li>",
+                Html(origin),
                 plural(origin.cpus() as u64, "CPU"),
             )?;
         }
@@ -296,9 +318,9 @@ fn write_finding(out: &mut String, number: usize, hotspot: &Hotspot) -> fmt::Res
         out,
         "<dt>How to verify</dt><dd><pre>{}</pre></dd><dt>The fix</dt><dd>{}<pre>{}</pre></dd>\
          <dt>Trade-off</dt><dd>{}</dd></dl>",
-        Html(verify(hotspot).1),
+        HtmlCode(&verify(hotspot).1),
         HtmlProse(&advice.short),
-        Html(&advice.fix),
+        HtmlCode(&advice.fix),
         HtmlProse(&advice.trade_off),
     )?;
     if let Some(stack) = hotspot.stack() {
@@ -333,7 +355,8 @@ fn write_histogram(out: &mut String, title: &str, summary: &Summary) -> fmt::Res
     let mut bars: BTreeMap<i32, u64> = BTreeMap::new();
     for (duration, count) in summary.buckets() {
         let bar = (duration.as_nanos().max(1) as f64).log10() * 3.0;
-        *bars.entry(bar.floor() as i32).or_default() += count;
+        let bar: &mut u64 = bars.entry(bar.floor() as i32).or_default();
+        *bar = bar.saturating_add(count);
     }
     let highest = bars.values().max().copied().unwrap_or(1) as f64;
     let (Some(first), Some(last)) = (bars.keys().next(), bars.keys().next_back()) else {

@@ -13,6 +13,7 @@ use crate::stall::Stack;
 const MAX_FINDINGS: usize = 15;
 const MAX_ROWS: usize = 50;
 const MAX_TASKS: usize = 8;
+const MAX_WORKERS: usize = 64;
 
 impl Report {
     /// The report in Markdown.
@@ -166,7 +167,7 @@ pub(crate) fn groups(report: &Report) -> Vec<(&'static str, Vec<&Hotspot>)> {
 /// What waits, in a sentence.
 pub(crate) fn load(report: &Report) -> String {
     let starved = report.hotspots.iter().filter(|h| !h.is_programs());
-    let starved: u64 = starved.map(|hotspot| hotspot.counts.total()).sum();
+    let starved = starved.fold(0_u64, |all, h| all.saturating_add(h.counts.total()));
     format!(
         "{} waiting in the shared queue, {} alive; {} for want of a CPU.",
         plural(report.health.global_queue_depth as u64, "task"),
@@ -191,7 +192,7 @@ pub(crate) fn worst(hotspot: &Hotspot) -> String {
 pub(crate) fn operation(hotspot: &Hotspot) -> String {
     let leaf = hotspot.stack().and_then(Stack::leaf);
     match leaf {
-        Some(leaf) => format!("{} ({})", leaf.short_function(), hotspot.cause),
+        Some(leaf) => format!("{} ({})", leaf.shown_function(), hotspot.cause),
         None => hotspot.cause.to_string(),
     }
 }
@@ -209,14 +210,22 @@ pub(crate) fn problem(hotspot: &Hotspot) -> String {
         Short(hotspot.total()),
         Short(hotspot.max()),
     );
-    let workers: Vec<String> = hotspot.workers().map(|worker| worker.to_string()).collect();
-    if !workers.is_empty() {
+    let workers = hotspot.workers.len();
+    if workers > 0 {
+        let shown = hotspot.workers().take(MAX_WORKERS);
+        let shown: Vec<String> = shown.map(|worker| worker.to_string()).collect();
         let _ = write!(
             text,
-            " Meanwhile nothing else ran on worker{} {}.",
-            if workers.len() == 1 { "" } else { "s" },
-            workers.join(", ")
+            " Meanwhile nothing else ran on worker{} {}",
+            if workers == 1 { "" } else { "s" },
+            shown.join(", ")
         );
+        match workers.checked_sub(MAX_WORKERS) {
+            None | Some(0) => text.push('.'),
+            Some(more) => {
+                let _ = write!(text, " and {more} more.");
+            }
+        }
     }
     if !hotspot.is_programs() {
         text.push_str(" The code is not to blame for it.");

@@ -1,19 +1,62 @@
 //! Reports of several processes as one.
 
-use crate::blocking::{Allowed, Blocking};
+use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
+
 use crate::health::Health;
 use crate::pool::BlockingPool;
-use crate::report::{Hotspot, Report, TaskPolls};
+use crate::report::{Origin, Report};
 use crate::stall::Stall;
+
+/// How many stalls a merged report has: those in progress, then the worst.
+const MAX_STALLS: usize = 10_000;
+/// How many stalls in progress its health has.
+const MAX_ONGOING: usize = 1_000;
+
+/// What a report has a list of, and of which two reports may have the same.
+pub(super) trait Entry: Clone {
+    type Key<'a>: Hash + Eq + Ord
+    where
+        Self: 'a;
+
+    /// How many a merged report has, beside those that stand for the rest.
+    const MOST: usize;
+
+    /// By what two are the same.
+    fn key(&self) -> Self::Key<'_>;
+
+    /// By what those are chosen that a merged report keeps.
+    fn weight(&self) -> u64;
+
+    /// Whether it stands for all that a bound has left out.
+    fn is_rest(&self) -> bool;
+
+    /// Several of one key as one. The order in which they come must not matter.
+    fn sum(same: &[&Self]) -> Self;
+
+    /// What stands for all of these.
+    fn rest(of: &[&Self]) -> Vec<Self>;
+}
 
 impl Report {
     /// This report and another as one: of other processes, hosts, or builds.
     ///
     /// Counts and histograms add up, findings of the same
     /// [fingerprint](crate::Fingerprint) become one, each stall keeps its
-    /// [origin](crate::Origin). In whichever order reports are merged, the result is
-    /// the same. What is counted in both is counted twice: merge reports that are
-    /// of different processes, or one per process.
+    /// [origin](crate::Origin). What is counted in both is counted twice: merge reports
+    /// that are of different processes, or one per process.
+    ///
+    /// Either way round the result is the same, and so it is in whichever order several
+    /// reports are merged, as long as nothing is beyond these bounds. A merged report
+    /// has 10,000 stalls (those in progress, then the worst; [`Report::forgotten`] counts
+    /// the others), and of findings, watched futures, blocking and permissions 1,000
+    /// each: those that took longest, and one `other` that all others are summed up in,
+    /// so that no sum loses anything. It has 1,000 origins, and one that
+    /// [stands for the others](crate::Origin::processes).
+    ///
+    /// Takes time in proportion to the size of both. Sums that would overflow stay at
+    /// the highest number.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() {
@@ -24,47 +67,26 @@ impl Report {
     /// ```
     #[must_use = "merging makes a new report"]
     pub fn merge(&self, other: &Report) -> Report {
-        let mut origins = [&self.origins[..], &other.origins[..]].concat();
-        origins.sort();
-        origins.dedup();
-        let stalls = in_order(&self.stalls, &other.stalls);
-        let mut hotspots = by_key(
-            &self.hotspots,
-            &other.hotspots,
-            |a, b| a.fingerprint == b.fingerprint,
-            Hotspot::merged,
-        );
+        let (stalls, left_out) = in_order(&self.stalls, &other.stalls, MAX_STALLS);
+        let seen: HashSet<u64> = stalls.iter().map(|stall| stall.origin).collect();
+        let origins = Origin::merged(&self.origins, &other.origins, &seen);
+        let (mut hotspots, _) = merged(&self.hotspots, &other.hotspots);
         super::worst_first(&mut hotspots);
-        let mut tasks = by_key(
-            &self.tasks,
-            &other.tasks,
-            |a, b| (&a.name, &a.location) == (&b.name, &b.location),
-            TaskPolls::merged,
-        );
+        let (mut tasks, folded_names) = merged(&self.tasks, &other.tasks);
         super::busiest_first(&mut tasks);
-        let mut blocking = by_key(
-            &self.blocking,
-            &other.blocking,
-            |a, b| a.key() == b.key(),
-            Blocking::merged,
-        );
-        blocking.sort_by(|a, b| (b.total_ns, a.key()).cmp(&(a.total_ns, b.key())));
-        let mut allowed = by_key(
-            &self.allowed,
-            &other.allowed,
-            |a, b| (&a.reason, &a.location) == (&b.reason, &b.location),
-            Allowed::merged,
-        );
-        allowed.sort_by(|a, b| {
-            let key = |allowed: &Allowed| (allowed.reason.clone(), allowed.location.to_string());
-            key(a).cmp(&key(b))
-        });
+        let (mut blocking, _) = merged(&self.blocking, &other.blocking);
+        super::longest_first(&mut blocking);
+        let (mut allowed, _) = merged(&self.allowed, &other.allowed);
+        super::by_reason(&mut allowed);
         let mut counts = self.counts;
         counts.add(&other.counts);
+        let mut health = self.health.merged(&other.health);
+        health.folded_names = health.folded_names.saturating_add(folded_names);
+        let forgotten = self.forgotten.saturating_add(other.forgotten);
         Report {
             version: self.version.max(other.version),
             origins,
-            workers: self.workers + other.workers,
+            workers: self.workers.saturating_add(other.workers),
             watched_ns: self.watched_ns.max(other.watched_ns),
             worker_ns: self.worker_ns.saturating_add(other.worker_ns),
             max_severity: self.max_severity.max(other.max_severity),
@@ -75,8 +97,8 @@ impl Report {
             lag: self.lag.merged(&other.lag),
             blocking_waits: self.blocking_waits.merged(&other.blocking_waits),
             stalls,
-            forgotten: self.forgotten + other.forgotten,
-            health: self.health.merged(&other.health),
+            forgotten: forgotten.saturating_add(left_out),
+            health,
             blocking,
             allowed,
             detection: self.detection.max(other.detection),
@@ -84,116 +106,103 @@ impl Report {
     }
 }
 
-/// Both lists, in an order that does not depend on which is whose.
-fn in_order(ours: &[Stall], theirs: &[Stall]) -> Vec<Stall> {
-    let mut all = [ours, theirs].concat();
-    all.sort_by_key(|stall| (stall.origin, stall.start_ns, stall.id, stall.duration_ns));
-    all
-}
-
-/// Both lists, with what is the same in both merged.
-fn by_key<T: Clone>(
-    ours: &[T],
-    theirs: &[T],
-    same: impl Fn(&T, &T) -> bool,
-    merged: impl Fn(&T, &T) -> T,
-) -> Vec<T> {
-    let mut all = ours.to_vec();
-    for one in theirs {
-        match all.iter_mut().find(|known| same(known, one)) {
-            Some(known) => *known = merged(known, one),
-            None => all.push(one.clone()),
+/// Both lists, at most so many, in an order that does not depend on which is whose;
+/// and how many are left out.
+fn in_order(ours: &[Stall], theirs: &[Stall], most: usize) -> (Vec<Stall>, u64) {
+    let time = |stall: &Stall| (stall.origin, stall.start_ns, stall.id, stall.duration_ns);
+    let mut all: Vec<&Stall> = ours.iter().chain(theirs).collect();
+    all.sort_by_key(|stall| time(stall));
+    // Of one process there are no two of these; of a report that was read there may be.
+    for same in all.chunk_by_mut(|a, b| time(a) == time(b)) {
+        if same.windows(2).any(|pair| pair.first() != pair.last()) {
+            same.sort_by_cached_key(|stall| format!("{stall:?}"));
         }
     }
-    all
+    let left_out = all.len().saturating_sub(most);
+    if left_out > 0 {
+        all.sort_by_key(|stall| Reverse((stall.ongoing, stall.severity, stall.duration_ns)));
+        all.truncate(most);
+        all.sort_by_key(|stall| time(stall));
+    }
+    (all.into_iter().cloned().collect(), left_out as u64)
 }
 
-impl TaskPolls {
-    fn merged(&self, other: &TaskPolls) -> TaskPolls {
-        let mut all = self.clone();
-        all.polls = self.polls.merged(&other.polls);
-        all.delays = self.delays.merged(&other.delays);
-        all.stalls.add(&other.stalls);
-        all
-    }
-}
-
-impl Blocking {
-    /// By what two are the same.
-    fn key(&self) -> (&str, String, String) {
-        let culprit = self.stack().and_then(|stack| stack.culprit());
-        let place = culprit.map_or_else(String::new, |frame| frame.short());
-        (self.task.name(), self.cause.to_string(), place)
-    }
-
-    fn merged(&self, other: &Blocking) -> Blocking {
-        // Whichever describes it, it must not depend on their order.
-        let rank = |one: &Blocking| {
-            (
-                one.stack.is_some(),
-                format!("{:?}{:?}", one.task, one.stack),
-            )
-        };
-        let first = if rank(self) >= rank(other) {
-            self
-        } else {
-            other
-        };
-        Blocking {
-            count: self.count + other.count,
-            sleeps: self.sleeps + other.sleeps,
-            total_ns: self.total_ns.saturating_add(other.total_ns),
-            max_ns: self.max_ns.max(other.max_ns),
-            ..first.clone()
+/// Both lists, with what is the same in both as one, and what is beyond the bound as the
+/// rest; and how many that was.
+fn merged<T: Entry>(ours: &[T], theirs: &[T]) -> (Vec<T>, u64) {
+    let mut places = HashMap::new();
+    let mut groups: Vec<Vec<&T>> = Vec::new();
+    for one in ours.iter().chain(theirs) {
+        let place = *places.entry(one.key()).or_insert(groups.len());
+        match groups.get_mut(place) {
+            Some(group) => group.push(one),
+            None => groups.push(vec![one]),
         }
     }
-}
-
-impl Allowed {
-    fn merged(&self, other: &Allowed) -> Allowed {
-        Allowed {
-            count: self.count + other.count,
-            sleeps: self.sleeps + other.sleeps,
-            total_ns: self.total_ns.saturating_add(other.total_ns),
-            ..self.clone()
+    let is_rest = |group: &[&T]| group.first().is_some_and(|one| one.is_rest());
+    let rests = groups.iter().filter(|group| is_rest(group)).count();
+    let most = T::MOST + rests;
+    if groups.len() <= most {
+        return (groups.iter().map(|group| T::sum(group)).collect(), 0);
+    }
+    groups.sort_by_cached_key(|group| {
+        let weight = |sum: u64, one: &&T| sum.saturating_add(one.weight());
+        (
+            !is_rest(group),
+            Reverse(group.iter().fold(0, weight)),
+            group.first().map(|one| one.key()),
+        )
+    });
+    let beyond = groups.split_off(most);
+    let left_out = beyond.len() as u64;
+    let rest = T::rest(&beyond.concat());
+    for one in &rest {
+        match groups
+            .iter_mut()
+            .find(|group| group.first().is_some_and(|known| known.key() == one.key()))
+        {
+            Some(group) => group.push(one),
+            None => groups.push(vec![one]),
         }
     }
+    let sums = groups.iter().map(|group| T::sum(group)).collect();
+    (sums, left_out)
 }
 
 impl Health {
     fn merged(&self, other: &Health) -> Health {
+        let (ongoing, _) = in_order(&self.ongoing, &other.ongoing, MAX_ONGOING);
+        let (ours, theirs) = (&self.blocking_pool, &other.blocking_pool);
+        let blocking_pool = BlockingPool {
+            queued: ours.queued.saturating_add(theirs.queued),
+            running: ours.running.saturating_add(theirs.running),
+            most_running: ours.most_running.max(theirs.most_running),
+            longest_wait_ns: ours.longest_wait_ns.max(theirs.longest_wait_ns),
+        };
+        let sum = |of: fn(&Health) -> u64| of(self).saturating_add(of(other));
         Health {
-            ongoing: in_order(&self.ongoing, &other.ongoing),
+            ongoing,
             runtime_gone: self.runtime_gone || other.runtime_gone,
             last_tick_ns: self.last_tick_ns.max(other.last_tick_ns),
             asleep: self.asleep && other.asleep,
             tick_ns: self.tick_ns.max(other.tick_ns),
-            alive_tasks: self.alive_tasks + other.alive_tasks,
-            global_queue_depth: self.global_queue_depth + other.global_queue_depth,
-            blocking_pool: BlockingPool {
-                queued: self.blocking_pool.queued + other.blocking_pool.queued,
-                running: self.blocking_pool.running + other.blocking_pool.running,
-                most_running: self
-                    .blocking_pool
-                    .most_running
-                    .max(other.blocking_pool.most_running),
-                longest_wait_ns: self
-                    .blocking_pool
-                    .longest_wait_ns
-                    .max(other.blocking_pool.longest_wait_ns),
-            },
-            gaps: self.gaps + other.gaps,
-            gaps_ns: self.gaps_ns.saturating_add(other.gaps_ns),
-            callback_panics: self.callback_panics + other.callback_panics,
-            slow_callbacks: self.slow_callbacks + other.slow_callbacks,
-            dropped_events: self.dropped_events + other.dropped_events,
-            stack_misses: self.stack_misses + other.stack_misses,
-            symbolizer_panics: self.symbolizer_panics.max(other.symbolizer_panics),
+            alive_tasks: self.alive_tasks.saturating_add(other.alive_tasks),
+            global_queue_depth: self
+                .global_queue_depth
+                .saturating_add(other.global_queue_depth),
+            blocking_pool,
+            gaps: sum(|health| health.gaps),
+            gaps_ns: sum(|health| health.gaps_ns),
+            callback_panics: sum(|health| health.callback_panics),
+            slow_callbacks: sum(|health| health.slow_callbacks),
+            dropped_events: sum(|health| health.dropped_events),
+            stack_misses: sum(|health| health.stack_misses),
+            symbolizer_panics: sum(|health| health.symbolizer_panics),
             no_stacks: self.no_stacks.clone().max(other.no_stacks.clone()),
-            suppressed: self.suppressed + other.suppressed,
-            folded_names: self.folded_names + other.folded_names,
-            untracked: self.untracked + other.untracked,
-            unwatched_threads: self.unwatched_threads + other.unwatched_threads,
+            suppressed: sum(|health| health.suppressed),
+            folded_names: sum(|health| health.folded_names),
+            untracked: sum(|health| health.untracked),
+            unwatched_threads: sum(|health| health.unwatched_threads),
         }
     }
 }

@@ -1,7 +1,10 @@
 //! A report: plain data on what was seen, in several forms.
 
+mod entries;
 mod escape;
 mod flame;
+#[cfg(test)]
+mod hostile;
 mod hotspot;
 mod html;
 mod markdown;
@@ -13,10 +16,9 @@ mod strategy;
 #[cfg(test)]
 mod tests;
 mod trace;
+mod write;
 
 use std::cmp::Reverse;
-use std::io;
-use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -27,7 +29,7 @@ use crate::error::Error;
 use crate::health::Health;
 use crate::histogram::Summary;
 use crate::severity::Severity;
-use crate::stall::{Location, Stall};
+use crate::stall::{Location, Stack, Stall};
 
 pub use hotspot::{Confidence, Fingerprint, Hotspot};
 pub use origin::Origin;
@@ -60,10 +62,11 @@ impl SeverityCounts {
 
     /// Counts what another has counted.
     pub(crate) const fn add(&mut self, other: &SeverityCounts) {
-        self.monitor += other.monitor;
-        self.medium += other.medium;
-        self.high += other.high;
-        self.critical += other.critical;
+        // Numbers that were read may be any.
+        self.monitor = self.monitor.saturating_add(other.monitor);
+        self.medium = self.medium.saturating_add(other.medium);
+        self.high = self.high.saturating_add(other.high);
+        self.critical = self.critical.saturating_add(other.critical);
     }
 
     /// The highest severity that was counted.
@@ -86,7 +89,10 @@ impl SeverityCounts {
 
     /// Of all severities.
     pub const fn total(&self) -> u64 {
-        self.monitor + self.medium + self.high + self.critical
+        self.monitor
+            .saturating_add(self.medium)
+            .saturating_add(self.high)
+            .saturating_add(self.critical)
     }
 }
 
@@ -172,6 +178,25 @@ pub(crate) fn worst_first(hotspots: &mut [Hotspot]) {
 pub(crate) fn busiest_first(tasks: &mut [TaskPolls]) {
     let place = |task: &TaskPolls| task.location.as_ref().map(Location::to_string);
     tasks.sort_by_cached_key(|task| (Reverse(task.polls.total()), task.name.clone(), place(task)));
+}
+
+/// The order of what blocked.
+fn longest_first(blocking: &mut [Blocking]) {
+    blocking.sort_by_cached_key(|one| {
+        let culprit = one.stack().and_then(Stack::culprit);
+        let place = culprit.map_or_else(String::new, |frame| frame.short());
+        (
+            Reverse(one.total_ns),
+            one.task.name.clone(),
+            one.cause.to_string(),
+            place,
+        )
+    });
+}
+
+/// The order of permissions.
+fn by_reason(allowed: &mut [Allowed]) {
+    allowed.sort_by_cached_key(|one| (one.reason.clone(), one.location.to_string()));
 }
 
 impl Report {
@@ -314,31 +339,7 @@ impl Report {
     /// ```
     pub fn to_json(&self) -> String {
         // Strings, numbers and lists of them: there is nothing that could fail.
-        serde_json::to_string_pretty(self).unwrap_or_default()
-    }
-
-    /// Writes all forms to a folder, which is made if it is not there: `NAME.txt`,
-    /// `.md`, `.html`, `.json`, `.folded` and `.trace.json`.
-    ///
-    /// Blocks: not to be called in a task.
-    ///
-    /// # Errors
-    /// If a file cannot be written.
-    pub fn write_all(&self, folder: impl AsRef<Path>, name: &str) -> io::Result<()> {
-        let folder = folder.as_ref();
-        std::fs::create_dir_all(folder)?;
-        let forms = [
-            ("txt", self.to_string()),
-            ("md", self.to_markdown()),
-            ("html", self.to_html()),
-            ("json", self.to_json()),
-            ("folded", self.to_folded()),
-            ("trace.json", self.to_chrome_trace()),
-        ];
-        for (ending, text) in forms {
-            std::fs::write(folder.join(format!("{name}.{ending}")), text)?;
-        }
-        Ok(())
+        crate::escape::json(serde_json::to_string_pretty(self).unwrap_or_default())
     }
 
     /// Reads what [`Report::to_json`] wrote.

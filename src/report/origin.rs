@@ -1,10 +1,17 @@
 //! Which process a report is of.
 
+use std::collections::HashSet;
+use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
+
+use crate::escape::part;
+
+/// How many origins a merged report tells apart.
+const MOST: usize = 1_000;
 
 /// A process that was watched.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -15,6 +22,17 @@ pub struct Origin {
     pid: u32,
     seen_unix_ms: u64,
     cpus: usize,
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    processes: u64,
+}
+
+const fn one() -> u64 {
+    1
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
+const fn is_one(processes: &u64) -> bool {
+    *processes == 1
 }
 
 impl Origin {
@@ -48,6 +66,59 @@ impl Origin {
     pub const fn cpus(&self) -> usize {
         self.cpus
     }
+
+    /// How many processes it stands for: 1, but for the one origin that stands for
+    /// all beyond the [bound](crate::Report::merge) of a merged report.
+    pub const fn processes(&self) -> u64 {
+        self.processes
+    }
+
+    /// Program and host, as they are shown.
+    pub(super) fn named(&self) -> String {
+        match self.processes {
+            1 => format!("{} on {}", part(&self.program), part(&self.host)),
+            more => format!("{more} more processes"),
+        }
+    }
+
+    /// Each process once; those first that stalls are `seen` of.
+    pub(super) fn merged(ours: &[Origin], theirs: &[Origin], seen: &HashSet<u64>) -> Vec<Origin> {
+        let all = ours.iter().chain(theirs);
+        let (mut single, mut rest): (Vec<&Origin>, Vec<&Origin>) =
+            all.partition(|origin| origin.processes == 1);
+        single.sort();
+        single.dedup();
+        if single.len() > MOST {
+            single.sort_by_key(|origin| !seen.contains(&origin.id));
+            rest.extend(single.split_off(MOST));
+            single.sort();
+        }
+        let rest = (!rest.is_empty()).then(|| Origin {
+            id: 0,
+            host: String::new(),
+            program: String::new(),
+            pid: 0,
+            seen_unix_ms: rest.iter().map(|one| one.seen_unix_ms).min().unwrap_or(0),
+            cpus: rest.iter().fold(0, |sum, one| sum.saturating_add(one.cpus)),
+            processes: rest
+                .iter()
+                .fold(0, |sum, one| sum.saturating_add(one.processes)),
+        });
+        single.into_iter().cloned().chain(rest).collect()
+    }
+}
+
+impl fmt::Display for Origin {
+    /// Program, number and host: `shop 4711 on web-3`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.processes {
+            1 => {
+                let (program, host) = (part(&self.program), part(&self.host));
+                write!(f, "{program} {} on {host}", self.pid)
+            }
+            _ => f.write_str(&self.named()),
+        }
+    }
 }
 
 /// This process.
@@ -70,6 +141,7 @@ pub(crate) fn origin() -> &'static Origin {
                 .and_then(|since| u64::try_from(since.as_millis()).ok())
                 .unwrap_or(0),
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
+            processes: 1,
         }
     })
 }

@@ -64,7 +64,7 @@ pub(crate) fn score(report: &Report) -> Score {
     }
     let off: u8 = deductions.iter().map(|(points, _)| points).sum();
     let starved = report.hotspots.iter().filter(|h| !h.is_programs());
-    let starved: u64 = starved.map(|h| h.counts.total()).sum();
+    let starved = starved.fold(0_u64, |all, h| all.saturating_add(h.counts.total()));
     let left_out = (starved > 0).then(|| {
         format!("not counted, for want of a CPU: {starved}; measure again where there are enough")
     });

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::IsTerminal;
 use std::time::Duration;
 
+use crate::escape::{Visible, part, prose, sentence};
 use crate::histogram::Summary;
 use crate::os;
 use crate::report::{Hotspot, Report, score};
@@ -118,7 +119,7 @@ impl fmt::Display for Shown<'_> {
         let report = self.report;
         self.headline(f)?;
         for stall in report.stalls.iter().filter(|stall| stall.is_ongoing()) {
-            writeln!(f, "  now: {}", clean(&stall.to_string()))?;
+            writeln!(f, "  now: {stall}")?;
         }
         let width = self.name_width();
         self.hotspots(f, width)?;
@@ -133,7 +134,7 @@ impl fmt::Display for Shown<'_> {
             )?;
         }
         if let Some(reason) = report.health.no_stacks() {
-            write!(f, "\n  some stacks are missing: {}", clean(reason))?;
+            write!(f, "\n  some stacks are missing: {}", sentence(reason))?;
         }
         Ok(())
     }
@@ -167,10 +168,10 @@ impl Shown<'_> {
         let report = self.report;
         let names = report.hotspots.iter().map(|hotspot| &hotspot.culprit);
         let names = names.chain(report.tasks.iter().map(|task| &task.name));
-        let longest = names.map(|name| name.chars().count());
+        let room = self.style.columns.saturating_sub(NUMBERS).max(NARROWEST);
+        let longest = names.map(|name| elide(name, room).chars().count());
         let longest = longest.chain(["event loop lag".len()]).max();
-        let room = self.style.columns.saturating_sub(NUMBERS);
-        longest.unwrap_or(0).min(room.max(NARROWEST))
+        longest.unwrap_or(0).min(room)
     }
 
     fn hotspots(&self, f: &mut fmt::Formatter<'_>, width: usize) -> fmt::Result {
@@ -216,8 +217,9 @@ impl Shown<'_> {
         let columns = self.style.columns.max(40);
         writeln!(f, "  - {}", elide(&hotspot.culprit, columns - 4))?;
         let mut line = String::new();
-        let advice = clean(&hotspot.advice.short);
+        let advice = prose(&hotspot.advice.short);
         for word in advice.split(' ') {
+            let word = elide(word, columns - 4);
             if !line.is_empty() && line.chars().count() + word.chars().count() + 5 > columns {
                 writeln!(f, "    {line}")?;
                 line.clear();
@@ -225,7 +227,7 @@ impl Shown<'_> {
             if !line.is_empty() {
                 line.push(' ');
             }
-            line.push_str(word);
+            line.push_str(&word);
         }
         writeln!(f, "    {line}")
     }
@@ -288,7 +290,7 @@ impl Shown<'_> {
                 allowed.count,
                 Short(allowed.total()),
                 allowed.location,
-                clean(&allowed.reason)
+                part(&allowed.reason)
             )?;
         }
         left_out(f, report.allowed.len())
@@ -321,25 +323,9 @@ fn left_out(f: &mut fmt::Formatter<'_>, all: usize) -> fmt::Result {
     }
 }
 
-/// What a program says must not move the cursor.
-fn clean(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
-}
-
 /// At most so many characters: of what is longer, beginning and end.
 fn elide(text: &str, width: usize) -> String {
-    let text = clean(text);
-    let length = text.chars().count();
-    if length <= width {
-        return text;
-    }
-    let head = width.saturating_sub(1) / 3;
-    let tail = width.saturating_sub(1) - head;
-    let first: String = text.chars().take(head).collect();
-    let last: String = text.chars().skip(length - tail).collect();
-    format!("{first}\u{2026}{last}")
+    Visible::within(text, width).to_string()
 }
 
 #[cfg(test)]
@@ -353,7 +339,7 @@ mod tests {
             elide("a::very::long::name src/x.rs:7", 16),
             "a::ve\u{2026}src/x.rs:7"
         );
-        assert_eq!(elide("ab\x1b[31m", 20), "ab\u{fffd}[31m");
+        assert_eq!(elide("ab\x1b[31m", 20), "ab\\u{1b}[31m");
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub(crate) fn pools(report: &Report) -> Vec<Pool> {
         .origins
         .iter()
         .map(|origin| origin.cpus())
-        .sum::<usize>()
+        .fold(0_usize, usize::saturating_add)
         .max(1);
     if seconds <= 0.0 {
         return Vec::new();
@@ -33,7 +33,7 @@ pub(crate) fn pools(report: &Report) -> Vec<Pool> {
     let mut by_category: BTreeMap<RiskCategory, (u64, f64)> = BTreeMap::new();
     for hotspot in report.hotspots.iter().filter(|h| h.is_programs()) {
         let sum = by_category.entry(hotspot.advice.category).or_default();
-        sum.0 += hotspot.counts.total();
+        sum.0 = sum.0.saturating_add(hotspot.counts.total());
         sum.1 += hotspot.total().as_secs_f64();
     }
     by_category

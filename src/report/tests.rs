@@ -15,7 +15,7 @@ use crate::stall::{
 const MS: u64 = 1_000_000;
 
 /// One process that was watched for 10 s with two workers.
-fn origin(id: u64) -> Origin {
+pub(super) fn origin(id: u64) -> Origin {
     let json = serde_json::json!({
         "id": id, "host": format!("host-{id}"), "program": "shop", "pid": 40 + id,
         "seen_unix_ms": 1_700_000_000_000_u64, "cpus": 2,
@@ -23,7 +23,7 @@ fn origin(id: u64) -> Origin {
     serde_json::from_value(json).unwrap()
 }
 
-fn report_of(id: u64, stalls: &[Stall]) -> Report {
+pub(super) fn report_of(id: u64, stalls: &[Stall]) -> Report {
     let mut ledger = Ledger::default();
     for stall in stalls {
         let mut stall = stall.clone();
@@ -68,7 +68,14 @@ fn frame(function: &str, file: &str, line: u32) -> Frame {
     }
 }
 
-fn stall(id: u64, start_ms: u64, ms: u64, cause: Cause, stack: Option<Stack>, name: &str) -> Stall {
+pub(super) fn stall(
+    id: u64,
+    start_ms: u64,
+    ms: u64,
+    cause: Cause,
+    stack: Option<Stack>,
+    name: &str,
+) -> Stall {
     let duration_ns = ms * MS;
     Stall {
         id: StallId(id),
@@ -101,7 +108,7 @@ fn stall(id: u64, start_ms: u64, ms: u64, cause: Cause, stack: Option<Stack>, na
     }
 }
 
-fn stack(callee: &str, function: &str, line: u32) -> Option<Stack> {
+pub(super) fn stack(callee: &str, function: &str, line: u32) -> Option<Stack> {
     Some(Stack {
         frames: [
             frame(callee, "/rustc/x/library/std/src/fs.rs", 1),
@@ -114,14 +121,14 @@ fn stack(callee: &str, function: &str, line: u32) -> Option<Stack> {
     })
 }
 
-fn blocked(syscall: &str) -> Cause {
+pub(super) fn blocked(syscall: &str) -> Cause {
     Cause::Blocked {
         syscall: syscall.to_owned(),
     }
 }
 
 /// What the golden tests are of.
-fn shop() -> Report {
+pub(super) fn shop() -> Report {
     report_of(
         1,
         &[

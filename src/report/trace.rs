@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
+use crate::escape::{self, part};
 use crate::report::Report;
 use crate::stall::{Frame, Stack, Stall};
 use crate::trim;
@@ -18,7 +19,8 @@ impl Report {
         for stall in &self.stalls {
             if let Some(stack) = stall.stack() {
                 let names: Vec<String> = path(stack).map(|name| name.replace(';', ":")).collect();
-                *folded.entry(names.join(";")).or_default() += stall.duration().as_micros();
+                let us: &mut u128 = folded.entry(names.join(";")).or_default();
+                *us = us.saturating_add(stall.duration().as_micros());
             }
         }
         let lines = folded.iter().map(|(names, us)| format!("{names} {us}\n"));
@@ -40,17 +42,17 @@ impl Report {
                 "args": {
                     "stall": stall.to_string(),
                     "cause": stall.cause().to_string(),
-                    "task": stall.task().map(|task| task.name().to_owned()),
+                    "task": stall.task().map(|task| part(task.name()).to_string()),
                 },
             })
         });
         let names = self.origins.iter().map(|origin| {
             json!({
                 "name": "process_name", "ph": "M", "pid": origin.pid(),
-                "args": {"name": format!("{} on {}", origin.program(), origin.host())},
+                "args": {"name": origin.named()},
             })
         });
-        json!({"traceEvents": names.chain(events).collect::<Vec<_>>()}).to_string()
+        escape::json(json!({"traceEvents": names.chain(events).collect::<Vec<_>>()}).to_string())
     }
 
     fn pid_of(&self, stall: &Stall) -> u32 {
@@ -84,7 +86,7 @@ pub(crate) fn path_of_users(stack: &Stack) -> impl Iterator<Item = String> {
 
 fn name(frame: &Frame) -> String {
     match frame.function() {
-        Some(_) => frame.short_function(),
-        None => frame.module().unwrap_or("?").to_owned(),
+        Some(_) => frame.shown_function(),
+        None => part(frame.module().unwrap_or("?")).to_string(),
     }
 }

@@ -193,6 +193,11 @@ impl Builder {
     /// order. A callback that panics or takes long harms neither detection nor other
     /// callbacks; it is counted in [`Health`](crate::Health), as are the events that it
     /// loses where 1,024 wait for it.
+    ///
+    /// It should not wait for anything that the stuck thread may hold: a lock of the
+    /// program's, its connection pool, or standard output, whose lock a thread can hold
+    /// for as long as it likes while it prints. To count, to set a flag, to send into a
+    /// channel without waiting, or one `eprintln!` is right.
     pub fn on_stall(mut self, callback: impl Fn(&StallEvent) + Send + Sync + 'static) -> Self {
         self.on_stall.push(Arc::new(callback));
         self
