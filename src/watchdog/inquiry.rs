@@ -56,6 +56,17 @@ impl Open {
         cpu_ns > SURELY_BACK_NS && blocked_ns < cpu_ns / 16
     }
 
+    /// Takes down which task a turn's thread was polling, unless it may say so yet.
+    fn note_task(&mut self, captured: &Result<Captured, Miss>, seen: &Observation) {
+        let task = match captured {
+            Ok(captured) if captured.stack == Err(Miss::Late) => return,
+            Ok(captured) => captured.task,
+            Err(_) => None,
+        };
+        let age_ns = seen.now_ns.saturating_sub(self.told.start_ns);
+        self.tasks.look(seen.now_ns, age_ns, task);
+    }
+
     /// How often to look. A thread that sleeps shortly and often is likely to be
     /// awake at any one look; that it sleeps is known from its times.
     fn looks(&self) -> usize {
@@ -80,8 +91,6 @@ pub(crate) struct Inquiry {
     explainer: Explainer,
     queue: Queue,
     open: HashMap<u64, Open>,
-    /// Of the thread of a current-thread runtime, when it was last looked at.
-    activity: Option<Activity>,
 }
 
 /// What an event is told with.
@@ -112,7 +121,6 @@ impl Inquiry {
             explainer,
             queue,
             open: HashMap::new(),
-            activity: None,
         }
     }
 
@@ -214,9 +222,8 @@ impl Inquiry {
             return;
         };
         let start_ns = self.clock.now_ns();
-        let (activity, stack) = observer.capture_worker(capturer, 0, of, self.activity);
+        let stack = observer.capture_worker(capturer, 0, of);
         let took_ns = self.clock.now_ns() - start_ns;
-        self.activity = activity;
         if let Some(addresses) = stack {
             self.explainer.send(Job {
                 purpose: Purpose::Driven {
@@ -235,19 +242,10 @@ impl Inquiry {
         open.last = None;
         if open.tries_left > 0
             && let Some(capturer) = &mut self.capturer
+            && let Some(captured) = observer.capture(capturer, &open.told, seen)
         {
-            let now = open
-                .activity
-                .and_then(|_| observer.activity(&open.told, seen));
-            let awake = open.is_awake(now);
-            let captured = observer.capture(capturer, &open.told, seen, awake);
-            if let Some(captured) = captured {
-                self.take(captured, open);
-            }
-            // Asked for only to compare the next try with: it takes longer than a stack.
-            if open.tries_left > 0 {
-                open.activity = now.or_else(|| observer.activity(&open.told, seen));
-            }
+            open.note_task(&captured, seen);
+            self.take(captured, open);
         }
         if !open.last.is_some_and(|doing| doing.is_asleep()) {
             let looks = open.looks();
@@ -267,10 +265,9 @@ impl Inquiry {
         if let Some(capturer) = &mut self.capturer
             && open.tasks.are_due(seen.now_ns)
             && open.is_awake(activity)
+            && let Some(captured) = observer.capture(capturer, &open.told, seen)
         {
-            let task = observer.task(capturer, &open.told, seen);
-            let age_ns = seen.now_ns.saturating_sub(open.told.start_ns);
-            open.tasks.look(seen.now_ns, age_ns, task);
+            open.note_task(&captured, seen);
         }
         open.activity = activity;
     }
@@ -293,7 +290,7 @@ impl Inquiry {
             open.tries_left = 0;
             self.note_no_stacks(miss);
         }
-        if matches!(miss, Miss::Late | Miss::Queued) {
+        if matches!(miss, Miss::Late | Miss::Queued | Miss::Busy) {
             // Nothing has been tried yet, or the answer may still come.
             open.tries_left += 1;
         }

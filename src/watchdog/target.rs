@@ -1,10 +1,13 @@
 //! Asks about the thread that a stall holds up: what it does, and where it is.
 
 use crate::detector::{Observation, Told, Unit, WorkerSeen};
-use crate::os::{Activity, Captured, Capturer, Doing, Miss};
+use crate::os::{Activity, Captured, Capturer, Doing, Miss, Subject};
 use crate::registry::registry;
 use crate::runtime::Runtime;
 use crate::watchdog::observe::Observer;
+
+/// In a [`Subject`]'s id: a turn, not a stall.
+const TURN: u64 = 1 << 63;
 
 /// The thread that a stall holds up.
 struct Target<'a> {
@@ -29,28 +32,23 @@ impl Observer {
         })
     }
 
-    /// The stack of the thread of a worker that is still in this turn, and what it
-    /// has done in all.
+    /// The stack of the thread of a worker that is still in this turn.
     pub(crate) fn capture_worker(
         &mut self,
         capturer: &mut Capturer,
         worker: usize,
         turn: &WorkerSeen,
-        before: Option<Activity>,
-    ) -> (Option<Activity>, Option<Vec<u64>>) {
-        let number = self.runtime.thread_of(worker);
-        let Some(Ok(thread)) = number.map(|number| self.probes.of(number)) else {
-            return (None, None);
-        };
-        let now = thread.activity();
-        let awake = before
-            .zip(now)
-            .is_some_and(|(before, now)| now.has_run_since(&before));
+    ) -> Option<Vec<u64>> {
+        let number = self.runtime.thread_of(worker)?;
+        let stack = &registry().thread(number)?.stack;
+        let thread = self.probes.of(number).ok()?;
         let still = || self.runtime.look_at(worker).same_turn(turn);
-        let captured = capturer.capture(thread, None, awake, &still);
-        // The turn may be over by then, and this be taken for another's stack.
-        capturer.forget_late(thread.tid());
-        (now, captured.and_then(|captured| captured.stack).ok())
+        let subject = Subject {
+            id: TURN | turn.parks,
+            anchor: None,
+            still: &still,
+        };
+        capturer.capture(thread, stack, &subject).ok()?.stack.ok()
     }
 
     /// What the thread that a stall holds up has done in all.
@@ -67,25 +65,16 @@ impl Observer {
         capturer: &mut Capturer,
         told: &Told,
         seen: &Observation,
-        awake: bool,
     ) -> Option<Result<Captured, Miss>> {
         let target = self.runtime.target(told, seen)?;
+        let stack = &registry().thread(target.number)?.stack;
+        let subject = Subject {
+            id: told.id,
+            anchor: target.anchor,
+            still: &target.still,
+        };
         let thread = self.probes.of(target.number);
-        Some(
-            thread.and_then(|thread| capturer.capture(thread, target.anchor, awake, &target.still)),
-        )
-    }
-
-    /// tokio's id of the task that the worker of a turn is polling, if it is awake.
-    pub(crate) fn task(
-        &self,
-        capturer: &mut Capturer,
-        told: &Told,
-        seen: &Observation,
-    ) -> Option<u64> {
-        let target = self.runtime.target(told, seen)?;
-        let tid = registry().thread(target.number)?.tid()?;
-        capturer.task_of(tid, &target.still)
+        Some(thread.and_then(|thread| capturer.capture(thread, stack, &subject)))
     }
 
     /// The stack that the thread of a stall that is over has left behind.
@@ -96,7 +85,15 @@ impl Observer {
             (None, Unit::Thread(_)) => return None,
         };
         let tid = registry().thread(number)?.tid()?;
-        capturer.last_words(tid, told.culprit.and_then(|culprit| culprit.anchor))
+        let subject = Subject {
+            id: told.id,
+            anchor: told.culprit.and_then(|culprit| culprit.anchor),
+            still: &|| false,
+        };
+        let end_ns = told.start_ns + told.duration_ns;
+        let was_in_it = |at| (told.start_ns..=end_ns).contains(&self.clock.ns_of(at));
+        let captured = capturer.last_words(tid, &subject, &was_in_it)?;
+        captured.stack.ok()
     }
 }
 

@@ -8,11 +8,17 @@ mod calls;
 mod capture;
 #[cfg(test)]
 mod cost;
+mod ends;
+mod handler;
 #[cfg(all(feature = "interpose", target_env = "gnu"))]
 mod interpose;
+mod memory;
 mod modules;
 mod own;
+mod own_stack;
 mod position;
+mod request;
+mod sections;
 mod signal;
 #[cfg(test)]
 mod storm;
@@ -20,6 +26,7 @@ mod symbolize;
 mod syscalls;
 mod terminal;
 mod thread;
+mod timer;
 mod unwind;
 #[cfg(all(feature = "interpose", target_env = "gnu"))]
 mod walk;
@@ -27,6 +34,7 @@ mod walk;
 pub(crate) use capture::Capturer;
 pub(crate) use modules::module_files;
 pub(crate) use own::{be_prompt, leave_out, usage};
+pub(crate) use own_stack::OwnStack;
 pub(crate) use symbolize::Symbolizer;
 pub(crate) use syscalls::syscall_name;
 pub(crate) use terminal::terminal_columns;
