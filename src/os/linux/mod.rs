@@ -8,6 +8,9 @@ mod calls;
 mod capture;
 #[cfg(test)]
 mod cost;
+#[cfg(all(test, target_arch = "x86_64"))]
+#[allow(clippy::print_stdout)]
+mod eintr;
 mod ends;
 mod handler;
 #[cfg(all(feature = "interpose", target_env = "gnu"))]
