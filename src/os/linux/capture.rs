@@ -143,12 +143,18 @@ impl Capturer {
         if position.at.is_some() || is_late {
             return Ok((position, false));
         }
-        let before = thread.spent();
+        let mut before = thread.spent();
         for number in 1..RUNNING_LOOKS {
             position = Position::asleep_within(1, file)?;
-            let ran = before.zip(thread.spent()).is_some_and(|(before, now)| {
-                before.runs == now.runs && now.cpu_ns > before.cpu_ns + SURELY_BACK_NS
+            let now = thread.spent();
+            let run_ns = before.zip(now).and_then(|(before, now)| {
+                let same_run = before.runs == now.runs;
+                same_run.then(|| now.cpu_ns.saturating_sub(before.cpu_ns))
             });
+            if run_ns.is_none() {
+                before = now;
+            }
+            let ran = run_ns.is_some_and(|run_ns| run_ns > SURELY_BACK_NS);
             if position.at.is_some() || ran {
                 return Ok((position, ran && position.at.is_none()));
             }
