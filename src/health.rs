@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::pool::BlockingPool;
 use crate::severity::Severity;
-use crate::stall::Stall;
+use crate::stall::{Stall, is_zero};
 
 /// How a runtime and its watchdog are at one moment.
 ///
@@ -36,7 +36,7 @@ pub struct Health {
     pub(crate) dropped_events: u64,
     pub(crate) stack_misses: u64,
     pub(crate) no_stacks: Option<String>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) symbolizer_panics: u64,
     pub(crate) suppressed: u64,
     pub(crate) folded_names: u64,

@@ -354,8 +354,8 @@ pub struct Stall {
 
 // serde hands a reference.
 #[allow(clippy::trivially_copy_pass_by_ref)]
-const fn is_zero(ns: &u64) -> bool {
-    *ns == 0
+pub(crate) const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Stall {

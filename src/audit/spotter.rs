@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 use crate::audit::findings::{self, InProgress};
 use crate::audit::session::{Session, Sighting};
 use crate::clock;
-use crate::os::{self, Activity, Capturer, DEFAULT_SIGNAL, Doing, SURELY_BACK_NS, SignalUse};
+use crate::os::{
+    self, Activity, Capturer, DEFAULT_SIGNAL, Doing, Miss, SURELY_BACK_NS, SignalUse, Subject,
+};
 use crate::probes::Probes;
 use crate::registry::{Thread, lock, registry};
 use crate::slot::Seq;
@@ -212,10 +214,19 @@ impl Looking {
         let capturer = self
             .capturer
             .get_or_insert_with(|| Capturer::new(SignalUse::Signal(DEFAULT_SIGNAL)));
-        let Ok(captured) = capturer.capture(probe, Some(anchor), awake, &still) else {
+        let subject = Subject {
+            id: seq,
+            anchor: Some(anchor),
+            still: &still,
+        };
+        let Ok(captured) = capturer.capture(probe, &thread.stack, &subject) else {
             seen.tries += 1;
             return;
         };
+        if captured.stack == Err(Miss::Late) {
+            // Picked up at one of the next looks.
+            return;
+        }
         if captured.stack.is_err() && (captured.doing == Doing::Running || !still()) {
             seen.tries += 1;
             return;

@@ -8,7 +8,7 @@
 use std::fmt;
 use std::io;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 #[cfg(all(
@@ -28,8 +28,8 @@ mod platform;
 mod platform;
 
 pub(crate) use platform::{
-    AutoResetEvent, Capturer, DEFAULT_SIGNAL, DETECTION, OwnTimes, Symbolizer, ThreadProbe,
-    interpose, is_futex, is_usable_signal, leave_out, module_files, process_id,
+    AutoResetEvent, Capturer, DEFAULT_SIGNAL, DETECTION, OwnStack, OwnTimes, Symbolizer,
+    ThreadProbe, interpose, is_futex, is_usable_signal, leave_out, module_files, process_id,
     request_short_slice, syscall_name, terminal_columns, thread_id, touch_stack, usage,
 };
 
@@ -56,10 +56,33 @@ pub(crate) enum SignalUse {
     Signal(i32),
 }
 
+/// What a thread is captured for.
+#[derive(Clone, Copy)]
+pub(crate) struct Subject<'a> {
+    /// Tells it from all others of one [`Capturer`]: a late answer for one is never taken
+    /// for another's.
+    pub(crate) id: u64,
+    /// The address that the stack must lead to; else it must lead to the thread's start.
+    pub(crate) anchor: Option<u64>,
+    /// Whether it goes on.
+    pub(crate) still: &'a dyn Fn() -> bool,
+}
+
+impl fmt::Debug for Subject<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subject")
+            .field("id", &self.id)
+            .field("anchor", &self.anchor)
+            .finish_non_exhaustive()
+    }
+}
+
 /// What a stuck thread was doing.
 #[derive(Clone, Debug)]
 pub(crate) struct Captured {
     pub(crate) doing: Doing,
+    /// tokio's id of the task that it polled, where it ran.
+    pub(crate) task: Option<u64>,
     /// Its stack, the innermost address first; all others are return addresses.
     pub(crate) stack: Result<Vec<u64>, Miss>,
 }
@@ -164,16 +187,30 @@ pub(crate) enum Miss {
     Late,
     /// It waits for a CPU, and where it would go on is not known.
     Queued,
-    /// Another watchdog was capturing.
+    /// As many captures were under way as there can be.
     Busy,
     /// The system hides it.
     NotPermitted,
-    /// There is no `/proc`.
+    /// There is no `/proc`, or the kernel has not what is needed of it.
     NoProc,
-    /// The process has no file descriptor left.
-    NoDescriptor,
+    /// No file can be opened any more.
+    NoDescriptors,
     /// The program has a handler of its own for our signal.
     HandlerTaken,
+    /// The thread blocks our signal.
+    SignalBlocked,
+    /// As many signals are pending as the limit allows.
+    SignalLimit,
+    /// A handler would not fit on the thread's stack.
+    NoRoom,
+    /// The thread runs on a stack that is not its own.
+    ForeignStack,
+    /// Where the thread's stack lies is not known.
+    UnknownStack,
+    /// There are more frames than are unwound.
+    TooDeep,
+    /// There are more bytes than are copied.
+    TooLarge,
     /// Signals are switched off, and the thread was running.
     SignalsOff,
     /// Not on this platform.
@@ -182,30 +219,45 @@ pub(crate) enum Miss {
 }
 
 impl Miss {
+    /// Why one of a thread's files in `/proc` cannot be opened.
     pub(crate) fn from_open(error: &io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::NotFound => Miss::Gone,
-            _ => match error.raw_os_error() {
-                // EMFILE and ENFILE, the same on all of Linux (errno(3)).
-                Some(23 | 24) => Miss::NoDescriptor,
-                // ESRCH: the thread has ended since its file was opened.
-                Some(3) => Miss::Gone,
-                _ => Miss::NotPermitted,
-            },
+        /// "Too many open files", of the process and of the system (errno(3)).
+        const EMFILE: i32 = 24;
+        const ENFILE: i32 = 23;
+        /// The thread has ended since.
+        const ESRCH: i32 = 3;
+        match (error.kind(), error.raw_os_error()) {
+            // Some kernels have no such file of any thread.
+            (io::ErrorKind::NotFound, _) if !Path::new("/proc/self/syscall").exists() => {
+                Miss::NoProc
+            }
+            (io::ErrorKind::NotFound, _) => Miss::Gone,
+            (_, Some(EMFILE | ENFILE)) => Miss::NoDescriptors,
+            (_, Some(ESRCH)) => Miss::Gone,
+            _ => Miss::NotPermitted,
         }
     }
 
-    /// Whether it will not be otherwise the next time.
+    /// Whether it will not be otherwise the next time, so that it is worth saying.
     pub(crate) const fn is_lasting(self) -> bool {
-        matches!(
-            self,
+        match self {
+            Miss::Gone | Miss::Moved | Miss::Unproven | Miss::Late | Miss::Queued | Miss::Busy => {
+                false
+            }
             Miss::NotPermitted
-                | Miss::NoProc
-                | Miss::NoDescriptor
-                | Miss::HandlerTaken
-                | Miss::SignalsOff
-                | Miss::NotSupported
-        )
+            | Miss::NoProc
+            | Miss::NoDescriptors
+            | Miss::HandlerTaken
+            | Miss::SignalBlocked
+            | Miss::SignalLimit
+            | Miss::NoRoom
+            | Miss::ForeignStack
+            | Miss::UnknownStack
+            | Miss::TooDeep
+            | Miss::TooLarge
+            | Miss::SignalsOff
+            | Miss::NotSupported => true,
+        }
     }
 }
 
@@ -217,11 +269,35 @@ impl fmt::Display for Miss {
             Miss::Unproven => "the stack could not be unwound",
             Miss::Late => "the thread did not answer",
             Miss::Queued => "the thread waited for a CPU",
-            Miss::Busy => "another capture was under way",
+            Miss::Busy => "other captures were under way",
             Miss::NotPermitted => "the system does not permit it",
-            Miss::NoProc => "/proc is not mounted",
-            Miss::NoDescriptor => "the process has no file descriptor left",
-            Miss::HandlerTaken => "the program handles the signal itself",
+            Miss::NoProc => {
+                "/proc/self/task/TID/syscall is not there: mount /proc in this \
+                 container, if the kernel has the file"
+            }
+            Miss::NoDescriptors => {
+                "no file could be opened: raise the limit of open files (RLIMIT_NOFILE)"
+            }
+            Miss::HandlerTaken => {
+                "the program handles the signal itself: choose another with `Builder::signal`"
+            }
+            Miss::SignalBlocked => {
+                "the thread blocks the signal: unblock it in the runtime's threads, or choose \
+                 another with `Builder::signal`"
+            }
+            Miss::SignalLimit => {
+                "no more signals can be pending: raise the limit (RLIMIT_SIGPENDING)"
+            }
+            Miss::NoRoom => {
+                "a signal handler has no room on the thread: give it a larger stack, or a \
+                 larger alternate one"
+            }
+            Miss::ForeignStack => {
+                "the thread runs on a stack that is not its own, as a coroutine does"
+            }
+            Miss::UnknownStack => "where the thread's stack lies is not known",
+            Miss::TooDeep => "the stack has too many frames",
+            Miss::TooLarge => "the stack is too large to be copied",
             Miss::SignalsOff => "the thread was running, and signals are off",
             Miss::NotSupported => "not on this platform",
         })

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64};
 
 use crate::clock::{self, Ticks};
 use crate::histogram::Recorder;
+use crate::os::OwnStack;
 use crate::registry::MAX_LABELS;
 use crate::registry::parking::Parking;
 use crate::registry::tag::{LabelId, Place, Timing, key};
@@ -37,6 +38,8 @@ pub(crate) struct Thread {
     polls_apart: AtomicBool,
     /// The operating system's id; 0 where it is not known.
     pub(super) tid: AtomicI32,
+    /// Where its stack lies; written by the thread itself.
+    pub(crate) stack: OwnStack,
     /// The audit whose poll is in progress; 0 for none. Written by the thread itself.
     audit: AtomicU64,
     /// Its number in the slot.
@@ -109,6 +112,7 @@ impl Thread {
             parking: Parking::default(),
             polls_apart: AtomicBool::new(false),
             tid: AtomicI32::new(0),
+            stack: OwnStack::new(),
             audit: AtomicU64::new(0),
             audited_seq: AtomicU64::new(0),
             taken: AtomicBool::new(true),
@@ -257,6 +261,7 @@ impl Thread {
     }
 
     pub(super) fn take(&self) {
+        self.stack.note();
         self.tid.store(crate::os::thread_id(), Release);
     }
 }

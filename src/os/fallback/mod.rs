@@ -3,8 +3,11 @@
 use std::time::Instant;
 
 use crate::blocking::Detection;
+use crate::clock::Ticks;
 use crate::detector::{Spent, ThreadTimes};
-use crate::os::{Activity, Captured, Doing, Importance, Miss, ModuleFile, SignalUse, Usage};
+use crate::os::{
+    Activity, Captured, Doing, Importance, Miss, ModuleFile, SignalUse, Subject, Usage,
+};
 use crate::stall::Frame;
 
 mod event;
@@ -112,6 +115,18 @@ impl ThreadProbe {
     }
 }
 
+/// Nothing is known of it.
+#[derive(Debug)]
+pub(crate) struct OwnStack;
+
+impl OwnStack {
+    pub(crate) const fn new() -> Self {
+        OwnStack
+    }
+
+    pub(crate) const fn note(&self) {}
+}
+
 #[derive(Debug)]
 pub(crate) struct Capturer;
 
@@ -125,20 +140,18 @@ impl Capturer {
     pub(crate) fn capture(
         &mut self,
         thread: &ThreadProbe,
-        _anchor: Option<u64>,
-        _awake: bool,
-        _still: &dyn Fn() -> bool,
+        _stack: &OwnStack,
+        _of: &Subject<'_>,
     ) -> Result<Captured, Miss> {
         match thread.0 {}
     }
 
-    pub(crate) const fn last_words(&self, _tid: i32, _anchor: Option<u64>) -> Option<Vec<u64>> {
-        None
-    }
-
-    pub(crate) const fn forget_late(&self, _tid: i32) {}
-
-    pub(crate) fn task_of(&mut self, _tid: i32, _still: &dyn Fn() -> bool) -> Option<u64> {
+    pub(crate) fn last_words(
+        &mut self,
+        _tid: i32,
+        _of: &Subject<'_>,
+        _was_in_it: &dyn Fn(Ticks) -> bool,
+    ) -> Option<Captured> {
         None
     }
 

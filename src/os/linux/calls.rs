@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use crate::os::platform::signal::read_memory;
+use crate::os::platform::memory;
 
 /// What precedes a return address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,15 +16,17 @@ pub(crate) enum Call {
 
 /// The call before `back`, if there is one.
 pub(crate) fn before(back: u64) -> Option<Call> {
-    decode(back, &read::<7>(back.checked_sub(7)?)?, &|address| {
-        read::<8>(address).map(u64::from_ne_bytes)
-    })
+    decode(
+        back,
+        &memory::array::<7>(back.checked_sub(7)?)?,
+        &|address| memory::array::<8>(address).map(u64::from_ne_bytes),
+    )
 }
 
 /// Where a jump table's entry leads, as calls between libraries go through one.
 pub(crate) fn through_stub(target: u64) -> Option<u64> {
-    stub(target, &read::<10>(target)?, &|address| {
-        read::<8>(address).map(u64::from_ne_bytes)
+    stub(target, &memory::array::<10>(target)?, &|address| {
+        memory::array::<8>(address).map(u64::from_ne_bytes)
     })
 }
 
@@ -33,23 +35,10 @@ pub(crate) fn through_stub(target: u64) -> Option<u64> {
 pub(crate) fn jumps_to(code: Range<u64>, target: u64) -> bool {
     const LONGEST: usize = 4096;
     let length = code.end.saturating_sub(code.start);
-    let mut bytes = vec![0; usize::try_from(length).unwrap_or(LONGEST).min(LONGEST)];
-    let Ok(from) = usize::try_from(code.start) else {
-        return false;
-    };
-    // SAFETY: the vector is as long as told.
-    let copied = unsafe { read_memory(from, bytes.as_mut_ptr(), bytes.len()) };
-    bytes.truncate(copied);
+    let length = usize::try_from(length).unwrap_or(LONGEST).min(LONGEST);
+    let mut bytes = Vec::new();
+    memory::append(code.start, length, &mut bytes);
     has_jump(code.start, &bytes, target)
-}
-
-/// By way of the kernel: a library can be unloaded at any time.
-fn read<const LENGTH: usize>(address: u64) -> Option<[u8; LENGTH]> {
-    let mut bytes = [0; LENGTH];
-    let from = usize::try_from(address).ok()?;
-    // SAFETY: the array is as long as told.
-    let copied = unsafe { read_memory(from, bytes.as_mut_ptr(), LENGTH) };
-    (copied == LENGTH).then_some(bytes)
 }
 
 type ReadWord<'a> = &'a dyn Fn(u64) -> Option<u64>;

@@ -5,15 +5,17 @@
 
 use std::fs::File;
 
+use crate::clock::Ticks;
+use crate::os::platform::memory;
 use crate::os::platform::modules::Module;
-use crate::os::platform::position::Position;
-use crate::os::platform::signal::{self, Answer, NoCopy, Request, Want};
+use crate::os::platform::own_stack::OwnStack;
+use crate::os::platform::position::{LOOKS_IN_A_ROW, Position};
+use crate::os::platform::request::{Answer, LARGEST, Request, Sample, Want};
+use crate::os::platform::signal;
 use crate::os::platform::thread::ThreadProbe;
 use crate::os::platform::unwind::{Proof, Registers, StackCopy, Unwinder};
-use crate::os::{Captured, Doing, Miss, ModuleFile, SignalUse};
+use crate::os::{Captured, Doing, Miss, ModuleFile, SURELY_BACK_NS, SignalUse, Subject};
 
-/// The most that is copied of a blocked thread's stack.
-const MAX_COPY: usize = 1024 * 1024;
 /// How often a thread that moves under our eyes is looked at.
 const ATTEMPTS: usize = 8;
 /// How often a thread that may have slept must be seen running, some 300 us in all, to
@@ -22,10 +24,12 @@ const RUNNING_LOOKS: usize = 32;
 /// How often a thread whose stack has been copied is looked at, until it is
 /// asleep again.
 const CONFIRMING_LOOKS: usize = 64;
-/// What is copied where no anchor bounds it.
+/// What is copied where neither an anchor nor the stack's end bounds it.
 const UNBOUNDED_COPY: usize = 256 * 1024;
 /// Copied beyond the anchor, so that the frame that holds it can be unwound.
 const BEYOND_ANCHOR: u64 = 16 * 1024;
+/// Of the copy's memory so much is kept for the next.
+const KEPT_COPY: usize = 1024 * 1024;
 
 /// Takes stacks of other threads; keeps the copy's memory and the unwind tables
 /// (as large as the `.eh_frame` of all modules), at most 1 MiB besides them.
@@ -34,8 +38,27 @@ pub(crate) struct Capturer {
     signals: SignalUse,
     unwinder: Unwinder,
     stack: StackCopy,
-    /// A request that was not answered in time, and the thread it was made to.
-    late: Option<(i32, Request)>,
+    /// What threads may answer yet.
+    late: Vec<Late>,
+}
+
+/// A request that has not been answered yet.
+#[derive(Debug)]
+struct Late {
+    tid: i32,
+    /// Of the subject that it was made for.
+    id: u64,
+    /// How many bytes of the stack it has room for.
+    room: usize,
+    request: Request,
+}
+
+/// A thread and what it is captured for.
+#[derive(Clone, Copy, Debug)]
+struct Target<'a> {
+    thread: &'a ThreadProbe,
+    stack: &'a OwnStack,
+    of: &'a Subject<'a>,
 }
 
 impl Capturer {
@@ -44,7 +67,7 @@ impl Capturer {
             signals,
             unwinder: Unwinder::new(),
             stack: StackCopy::default(),
-            late: None,
+            late: Vec::new(),
         }
     }
 
@@ -54,33 +77,33 @@ impl Capturer {
         self.unwinder.refresh();
     }
 
-    /// The stack of a thread; `still` tells whether what it is captured for goes on.
-    /// Only a thread that is known to be `awake`, to have run without sleeping, is
-    /// sent a signal.
+    /// What a thread is doing, and its stack.
     ///
-    /// With an anchor it must lead to the frame that holds it, else to the
-    /// thread's beginning: no stack rather than a wrong one. Takes 10 to 50 us,
-    /// 300 more for a running one that is not known to be awake, and a few
-    /// milliseconds where libraries have been loaded since the last.
+    /// The stack must lead to the subject's anchor or to the thread's beginning: no stack
+    /// rather than a wrong one. That of a running thread is first [`Miss::Late`]: it is
+    /// picked up by a later call for the same subject, once the thread has had a tick.
+    ///
+    /// Takes 10 to 50 us of a blocked thread and 100 to 400 us of a running one, and a few
+    /// milliseconds where libraries have been loaded since the last. May wait: for the lock
+    /// of the memory map, the loader's and the allocator's.
     pub(crate) fn capture(
         &mut self,
         thread: &ThreadProbe,
-        anchor: Option<u64>,
-        awake: bool,
-        still: &dyn Fn() -> bool,
+        stack: &OwnStack,
+        of: &Subject<'_>,
     ) -> Result<Captured, Miss> {
         // Kept open: opening it takes as long as all the rest, and who is not done soon
         // loses its CPU to a busy worker for 4 ms.
         let file = &*thread.syscall()?;
-        let tid = thread.tid();
-        let mut captured = self.attempt(tid, file, anchor, awake, still)?;
+        let target = Target { thread, stack, of };
+        let mut captured = self.attempt(target, file)?;
         // One that blocks shortly and often moves between two looks.
         for _ in 1..ATTEMPTS {
-            let moved = captured.stack == Err(Miss::Moved) && still();
+            let moved = captured.stack == Err(Miss::Moved) && (of.still)();
             if !moved {
                 break;
             }
-            let again = self.attempt(tid, file, anchor, awake, still)?;
+            let again = self.attempt(target, file)?;
             let doing = match again.doing {
                 Doing::Running => captured.doing,
                 asleep => asleep,
@@ -90,39 +113,71 @@ impl Capturer {
         Ok(captured)
     }
 
-    fn attempt(
-        &mut self,
-        tid: i32,
-        file: &File,
-        anchor: Option<u64>,
-        awake: bool,
-        still: &dyn Fn() -> bool,
-    ) -> Result<Captured, Miss> {
-        let looks = if awake { 1 } else { RUNNING_LOOKS };
-        let position = Position::asleep_within(looks, file)?;
+    fn attempt(&mut self, target: Target<'_>, file: &File) -> Result<Captured, Miss> {
+        let (position, ran) = self.look(target, file)?;
+        self.unwinder.refresh();
+        let Some((pc, sp)) = position.at else {
+            let (stack, task) = self.running(target, ran);
+            return Ok(Captured {
+                doing: position.doing,
+                stack,
+                task,
+            });
+        };
         Ok(Captured {
             doing: position.doing,
-            stack: self.stack(tid, file, position, anchor, awake, still),
+            stack: self.blocked(target, file, position, (pc, sp)),
+            task: None,
         })
     }
 
-    fn stack(
+    /// Where the thread is, and if it runs, whether it has run for a while without having
+    /// been switched out: then it is not within a call that has slept.
+    fn look(
+        &self,
+        Target { thread, of, .. }: Target<'_>,
+        file: &File,
+    ) -> Result<(Position, bool), Miss> {
+        let mut position = Position::asleep_within(1, file)?;
+        let is_late = self.late.iter().any(|late| late.is(thread.tid(), of.id));
+        if position.at.is_some() || is_late {
+            return Ok((position, false));
+        }
+        let mut before = thread.spent();
+        for number in 1..RUNNING_LOOKS {
+            position = Position::asleep_within(1, file)?;
+            let now = thread.spent();
+            let run_ns = before.zip(now).and_then(|(before, now)| {
+                let same_run = before.runs == now.runs;
+                same_run.then(|| now.cpu_ns.saturating_sub(before.cpu_ns))
+            });
+            if run_ns.is_none() {
+                before = now;
+            }
+            let ran = run_ns.is_some_and(|run_ns| run_ns > SURELY_BACK_NS);
+            if position.at.is_some() || ran {
+                return Ok((position, ran && position.at.is_none()));
+            }
+            // It may wait for the very CPU that we take.
+            if number % LOOKS_IN_A_ROW == 0 {
+                Position::give_way();
+            }
+        }
+        Ok((position, false))
+    }
+
+    fn blocked(
         &mut self,
-        tid: i32,
+        target: Target<'_>,
         file: &File,
         position: Position,
-        anchor: Option<u64>,
-        awake: bool,
-        still: &dyn Fn() -> bool,
+        (pc, sp): (u64, u64),
     ) -> Result<Vec<u64>, Miss> {
-        self.unwinder.refresh();
-        let Some((pc, sp)) = position.at else {
-            return self.stack_of_running(tid, anchor, awake, still);
-        };
-        self.copy_blocked(sp, anchor)?;
+        let Target { thread, of, .. } = target;
+        self.copy_blocked(target, sp)?;
         // One that has moved meanwhile was copied torn. One that runs may still
         // be in the same call, and will be seen asleep in it again.
-        if Position::asleep_within(CONFIRMING_LOOKS, file)? != position || !still() {
+        if Position::asleep_within(CONFIRMING_LOOKS, file)? != position || !(of.still)() {
             return Err(Miss::Moved);
         }
         let registers = Registers {
@@ -131,143 +186,169 @@ impl Capturer {
             fp: None,
             lr: 0,
         };
-        let stack = self.unwind(registers, anchor)?;
-        // Where it was when it was asked, if it has answered since, is older.
-        self.forget_late(tid);
-        Ok(stack)
-    }
-
-    fn take_late(&mut self, tid: i32) -> Option<Request> {
-        let late = self.late.take_if(|(late, _)| *late == tid);
-        late.map(|(_, request)| request)
-    }
-
-    /// What a thread may answer yet is not wanted any more.
-    pub(crate) fn forget_late(&mut self, tid: i32) {
-        if let Some(request) = self.take_late(tid) {
-            signal::give_up(request);
+        let stack = self.unwind(registers, of.anchor);
+        if stack == Err(Miss::Unproven) && is_elsewhere(target, sp) {
+            return Err(Miss::ForeignStack);
         }
+        // Where it was when it was asked, if it has answered since, is older.
+        if stack.is_ok() {
+            self.take_late(thread.tid());
+        }
+        stack
+    }
+
+    /// The request that a thread may answer yet, whatever it was made for.
+    fn take_late(&mut self, tid: i32) -> Option<Late> {
+        let at = self.late.iter().position(|late| late.tid == tid)?;
+        Some(self.late.remove(at))
     }
 
     fn unwind(&mut self, from: Registers, anchor: Option<u64>) -> Result<Vec<u64>, Miss> {
         let proof = anchor.map_or(Proof::ThreadStart, Proof::Anchor);
         let addresses = self.unwinder.unwind(from, &self.stack, proof);
         self.stack.bytes.clear();
-        addresses.ok_or(Miss::Unproven)
+        self.stack.bytes.shrink_to(KEPT_COPY);
+        addresses
     }
 
-    /// The stack that a thread has left after [`Miss::Late`]; to be asked for when
-    /// what it was captured for is over, because none comes for it afterwards.
-    pub(crate) fn last_words(&mut self, tid: i32, anchor: Option<u64>) -> Option<Vec<u64>> {
-        let request = self.take_late(tid)?;
-        match signal::pick_up(request, &mut self.stack) {
-            Answer::Copied(sample) => self.unwind(sample.registers, anchor).ok(),
-            Answer::Late(_) => {
-                signal::give_up(request);
-                None
-            }
-            Answer::Lost => None,
-        }
-    }
-
-    fn copy_blocked(&mut self, sp: u64, anchor: Option<u64>) -> Result<(), Miss> {
-        let length = match anchor {
-            Some(anchor) => {
-                let below = anchor.checked_sub(sp).ok_or(Miss::Unproven)?;
-                usize::try_from(below + BEYOND_ANCHOR).map_err(|_| Miss::Unproven)?
-            }
-            None => UNBOUNDED_COPY,
-        };
-        let length = length.min(MAX_COPY);
-        let from = usize::try_from(sp).map_err(|_| Miss::Unproven)?;
-        let StackCopy { start, bytes } = &mut self.stack;
-        *start = sp;
-        bytes.clear();
-        // Not zeroed, which takes longer than the copy: the thread may move meanwhile.
-        bytes.reserve(length);
-        // SAFETY: the vector has room for this length.
-        let copied = unsafe { signal::read_memory(from, bytes.as_mut_ptr(), length) };
-        // SAFETY: so much has been written; the kernel never copies more than it is asked.
-        unsafe { bytes.set_len(copied.min(length)) };
-        if copied == 0 {
-            return Err(Miss::NotPermitted);
-        }
-        Ok(())
-    }
-
-    fn stack_of_running(
+    /// What a thread has left after [`Miss::Late`]; to be asked for when the subject is
+    /// over, because no more is taken for it then. `was_in_it`: whether the subject went
+    /// on at that time.
+    pub(crate) fn last_words(
         &mut self,
         tid: i32,
-        anchor: Option<u64>,
-        awake: bool,
-        still: &dyn Fn() -> bool,
-    ) -> Result<Vec<u64>, Miss> {
-        let SignalUse::Signal(signal) = self.signals else {
-            return Err(Miss::SignalsOff);
+        of: &Subject<'_>,
+        was_in_it: &dyn Fn(Ticks) -> bool,
+    ) -> Option<Captured> {
+        let late = self.take_late(tid).filter(|late| late.id == of.id)?;
+        self.unwinder.refresh();
+        let Answer::Copied(sample) = late.request.answer(&mut self.stack) else {
+            return None;
         };
-        if let Some(request) = self.take_late(tid) {
-            match signal::pick_up(request, &mut self.stack) {
-                // Right, whatever the thread does by now: see `Answer::Late`.
-                Answer::Copied(sample) => return self.unwind(sample.registers, anchor),
-                Answer::Late(_) => {
-                    self.late = Some((tid, request));
-                    return Err(Miss::Late);
-                }
-                Answer::Lost => {}
-            }
-        }
-        // It may be within a call that has slept and is over, and wait for a CPU
-        // to return: a signal would make it return EINTR even now.
-        if !awake {
-            return Err(Miss::Queued);
-        }
-        if !still() {
-            return Err(Miss::Moved);
-        }
-        let answer = self.ask(signal, tid, anchor)?;
-        match (answer, still()) {
-            (Answer::Copied(sample), true) => self.unwind(sample.registers, anchor),
-            // By now a thread that runs code of its own would have answered.
-            (Answer::Late(request), true) => {
-                self.late = Some((tid, request));
-                Err(Miss::Late)
-            }
-            (Answer::Late(request), false) => {
-                signal::give_up(request);
-                Err(Miss::Moved)
-            }
-            (Answer::Copied(_) | Answer::Lost, _) => Err(Miss::Moved),
-        }
-    }
-
-    fn ask(&mut self, signal: i32, tid: i32, anchor: Option<u64>) -> Result<Answer, Miss> {
-        let up_to = anchor.map(|anchor| anchor + BEYOND_ANCHOR);
-        signal::copy_of(signal, tid, Want::Stack { up_to }, &mut self.stack).map_err(|error| {
-            match error {
-                NoCopy::Busy => Miss::Busy,
-                NoCopy::HandlerTaken => Miss::HandlerTaken,
-                NoCopy::NotPermitted => Miss::NotPermitted,
-            }
+        was_in_it(sample.at).then(|| Captured {
+            doing: Doing::Running,
+            stack: self.unwind(sample.registers, of.anchor),
+            task: sample.task,
         })
     }
 
-    /// tokio's id of the task that a worker's thread polls, which is known to run and
-    /// to have run without sleeping; `None` if it did not say so before it went on.
-    pub(crate) fn task_of(&mut self, tid: i32, still: &dyn Fn() -> bool) -> Option<u64> {
-        let SignalUse::Signal(signal) = self.signals else {
-            return None;
-        };
-        if self.late.is_some() || !still() {
-            return None;
-        }
-        match signal::copy_of(signal, tid, Want::Task, &mut self.stack).ok()? {
-            Answer::Copied(sample) if still() => Some(sample.task).filter(|task| *task != 0),
-            Answer::Late(request) => {
-                signal::give_up(request);
-                None
+    fn copy_blocked(
+        &mut self,
+        Target { thread, stack, of }: Target<'_>,
+        sp: u64,
+    ) -> Result<(), Miss> {
+        let end = stack.known(thread.tid()).map(|known| known.bounds);
+        let end = end.filter(|bounds| bounds.contains(&(sp as usize)));
+        let length = match (of.anchor, end) {
+            (Some(anchor), _) => {
+                let below = anchor.checked_sub(sp).ok_or(Miss::ForeignStack)?;
+                usize::try_from(below + BEYOND_ANCHOR).map_err(|_| Miss::TooLarge)?
             }
-            Answer::Copied(_) | Answer::Lost => None,
+            (None, Some(bounds)) => bounds.end - sp as usize,
+            (None, None) => UNBOUNDED_COPY,
+        };
+        if length > LARGEST {
+            return Err(Miss::TooLarge);
         }
+        // Not zeroed, which takes longer than the copy: the thread may move meanwhile.
+        self.stack.start = sp;
+        self.stack.bytes.clear();
+        match memory::append(sp, length, &mut self.stack.bytes) {
+            0 => Err(Miss::NotPermitted),
+            _ => Ok(()),
+        }
+    }
+
+    /// The stack of a running thread, and the task that it polls.
+    fn running(&mut self, target: Target<'_>, ran: bool) -> (Result<Vec<u64>, Miss>, Option<u64>) {
+        let Target { thread, of, .. } = target;
+        let SignalUse::Signal(signal) = self.signals else {
+            return (Err(Miss::SignalsOff), None);
+        };
+        if !(of.still)() {
+            // The answer may be of the time before: see `last_words`.
+            return (Err(Miss::Moved), None);
+        }
+        let known = self.take_late(thread.tid()).filter(|late| late.id == of.id);
+        let late = match known {
+            Some(late) => Ok(late),
+            None => self.ask(signal, target, ran, 0),
+        };
+        match late {
+            Ok(late) => self.pick_up(signal, target, late, ran),
+            Err(miss) => (Err(miss), None),
+        }
+    }
+
+    fn pick_up(
+        &mut self,
+        signal: i32,
+        target: Target<'_>,
+        late: Late,
+        ran: bool,
+    ) -> (Result<Vec<u64>, Miss>, Option<u64>) {
+        let of = target.of;
+        let (sample, outcome): (Sample, _) = match late.request.answer(&mut self.stack) {
+            Answer::Late => {
+                self.late.push(late);
+                return (Err(Miss::Late), None);
+            }
+            Answer::Copied(sample) => (sample, Ok(())),
+            Answer::Foreign(sample) => (sample, Err(Miss::ForeignStack)),
+            Answer::Larger(sample, length) if length > LARGEST || late.room >= LARGEST => {
+                (sample, Err(Miss::TooLarge))
+            }
+            Answer::Larger(sample, length) => {
+                // It may have grown when it is asked again.
+                drop(late);
+                let again = self.ask(signal, target, ran, length + length / 4);
+                let again = again.map(|late| self.late.push(late));
+                (sample, Err(again.err().unwrap_or(Miss::Late)))
+            }
+        };
+        // What it was asked for went on when it was asked, and goes on now: so it went on
+        // when the copy was made.
+        if !(of.still)() {
+            return (Err(Miss::Moved), None);
+        }
+        let stack = outcome.and_then(|()| self.unwind(sample.registers, of.anchor));
+        (stack, sample.task)
+    }
+
+    fn ask(
+        &mut self,
+        signal: i32,
+        Target { thread, stack, of }: Target<'_>,
+        ran: bool,
+        room: usize,
+    ) -> Result<Late, Miss> {
+        let tid = thread.tid();
+        let known = stack.known(tid).ok_or(Miss::UnknownStack)?;
+        known.room()?;
+        let up_to = of.anchor.map(|anchor| anchor + BEYOND_ANCHOR);
+        let want = Want {
+            tid,
+            bounds: known.bounds,
+            up_to: up_to.map_or(usize::MAX, |up_to| {
+                usize::try_from(up_to).unwrap_or(usize::MAX)
+            }),
+            room,
+        };
+        let request = match signal::ask(signal, &want, ran) {
+            // The oldest of ours is the likeliest to be wanted no more.
+            Err(Miss::Busy) if !self.late.is_empty() => {
+                self.late.remove(0);
+                signal::ask(signal, &want, ran)
+            }
+            other => other,
+        };
+        let id = of.id;
+        request.map(|request| Late {
+            tid,
+            id,
+            room,
+            request,
+        })
     }
 
     /// The files that addresses lie in, for symbolizing elsewhere.
@@ -276,92 +357,18 @@ impl Capturer {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::os::{DEFAULT_SIGNAL, Importance};
-    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-    use std::sync::{Arc, mpsc};
-    use std::time::Duration;
-
-    /// Keeps this signal from the thread that calls, or lets it through.
-    fn mask(how: i32) {
-        // SAFETY: all-zero is a valid signal set, which the two calls are given
-        // valid pointers to; the third may be null.
-        unsafe {
-            let mut set: libc::sigset_t = std::mem::zeroed();
-            libc::sigemptyset(&raw mut set);
-            libc::sigaddset(&raw mut set, DEFAULT_SIGNAL);
-            libc::pthread_sigmask(how, &raw const set, std::ptr::null_mut());
-        }
-    }
-
-    /// What is left of a request to a thread that computed when it was asked, and
-    /// slept afterwards; nothing if another test has made a request meanwhile.
-    fn left_by_a_late_one(asked_before: bool, seen_asleep: bool) -> Option<Vec<u64>> {
-        let goes_on = Arc::new(AtomicBool::new(false));
-        let (send, receive) = mpsc::channel();
-        let thread = std::thread::spawn({
-            let goes_on = Arc::clone(&goes_on);
-            move || {
-                mask(libc::SIG_BLOCK);
-                send.send(crate::os::thread_id()).unwrap();
-                while !goes_on.load(Relaxed) {
-                    std::hint::spin_loop();
-                }
-                mask(libc::SIG_UNBLOCK);
-                std::thread::sleep(Duration::from_millis(200));
-            }
-        });
-        let tid = receive.recv().unwrap();
-        let probe = ThreadProbe::open(tid, Importance::Other).unwrap();
-        let mut capturer = Capturer::new(SignalUse::Signal(DEFAULT_SIGNAL));
-        if asked_before {
-            assert_eq!(capturer.task_of(tid, &|| true), None);
-        }
-        let asked = capturer.capture(&probe, None, true, &|| true).unwrap();
-        goes_on.store(true, Relaxed);
-        while seen_asleep
-            && !thread.is_finished()
-            && !capturer
-                .capture(&probe, None, false, &|| true)
-                .is_ok_and(|captured| captured.stack.is_ok())
-        {}
-        thread.join().unwrap();
-        let left = capturer.last_words(tid, None);
-        left.filter(|_| asked.stack == Err(Miss::Late))
-    }
-
-    #[test]
-    fn a_late_answer_does_not_stand_for_what_came_after_it() {
-        // Other tests ask, too: most of a storm of requests takes a few seconds.
-        assert!((0..200).any(|_| left_by_a_late_one(false, false).is_some()));
-        assert!((0..10).all(|_| left_by_a_late_one(false, true).is_none()));
-    }
-
-    #[test]
-    fn a_request_after_one_that_was_given_up_is_answered() {
-        assert!((0..200).any(|_| left_by_a_late_one(true, false).is_some()));
-    }
-
-    #[test]
-    fn a_sleeping_threads_stack_leads_to_its_start() {
-        let (send, receive) = mpsc::channel();
-        std::thread::spawn(move || {
-            send.send(crate::os::thread_id()).unwrap();
-            std::thread::sleep(Duration::from_secs(2));
-        });
-        let probe = ThreadProbe::open(receive.recv().unwrap(), Importance::Other).unwrap();
-        std::thread::sleep(Duration::from_millis(20));
-        let mut capturer = Capturer::new(SignalUse::Off);
-        let captured = capturer.capture(&probe, None, false, &|| true).unwrap();
-        let frames = crate::os::Symbolizer::default()
-            .symbolize(&captured.stack.unwrap(), capturer.modules());
-        assert!(
-            frames.iter().any(|frame| frame
-                .file()
-                .is_some_and(|file| file.ends_with("capture.rs"))),
-            "{frames:#?}"
-        );
+impl Late {
+    const fn is(&self, tid: i32, id: u64) -> bool {
+        self.tid == tid && self.id == id
     }
 }
+
+/// Whether the stack pointer is outside of the thread's stack, as far as that is known.
+fn is_elsewhere(Target { thread, stack, .. }: Target<'_>, sp: u64) -> bool {
+    let known = stack.known(thread.tid());
+    known.is_some_and(|known| !known.bounds.contains(&(sp as usize)))
+}
+
+#[cfg(test)]
+#[path = "capture_tests.rs"]
+pub(super) mod tests;

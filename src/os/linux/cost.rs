@@ -7,11 +7,12 @@ use std::sync::{Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::os::SignalUse;
-use crate::os::Symbolizer;
-use crate::os::platform::{Capturer, DEFAULT_SIGNAL, ThreadProbe, thread_id};
+use crate::os::platform::capture::tests::of_this_thread;
+use crate::os::platform::{Capturer, DEFAULT_SIGNAL, OwnStack, ThreadProbe};
+use crate::os::{SignalUse, Subject, Symbolizer};
 
 const CAPTURES: usize = 2_000;
+const PAUSE: Duration = Duration::from_micros(200);
 
 /// The longest time between two looks at the clock, since it was last asked for.
 static LONGEST: Mutex<Duration> = Mutex::new(Duration::ZERO);
@@ -49,18 +50,23 @@ fn resident_kib() -> u64 {
     number.unwrap().parse().unwrap()
 }
 
-fn captures(name: &str, tid: i32) -> (Capturer, Vec<u64>) {
+fn captures(name: &str, (tid, owned): (i32, OwnStack)) -> (Capturer, Vec<u64>) {
     let mut capturer = Capturer::new(SignalUse::Signal(DEFAULT_SIGNAL));
     let probe = ThreadProbe::open(tid, crate::os::Importance::Other).unwrap();
     let mut stack = None;
+    let subject = Subject {
+        id: 1,
+        anchor: None,
+        still: &|| true,
+    };
     let mut times = Vec::new();
     let mut disturbed = Vec::new();
     for _ in 0..CAPTURES {
         *LONGEST.lock().unwrap() = Duration::ZERO;
         let start = Instant::now();
-        let captured = capturer.capture(&probe, None, true, &|| true);
+        let captured = capturer.capture(&probe, &owned, &subject);
         times.push(start.elapsed());
-        thread::sleep(Duration::from_micros(200));
+        thread::sleep(PAUSE);
         disturbed.push(*LONGEST.lock().unwrap());
         stack = captured
             .ok()
@@ -81,12 +87,12 @@ fn what_a_capture_costs() {
     let (send, receive) = mpsc::channel();
     let spinner = send.clone();
     thread::spawn(move || {
-        spinner.send(thread_id()).unwrap();
+        spinner.send(of_this_thread()).unwrap();
         spin();
     });
     let running = receive.recv().unwrap();
     thread::spawn(move || {
-        send.send(thread_id()).unwrap();
+        send.send(of_this_thread()).unwrap();
         thread::sleep(Duration::from_secs(3_600));
     });
     let blocked = receive.recv().unwrap();

@@ -8,13 +8,22 @@ mod calls;
 mod capture;
 #[cfg(test)]
 mod cost;
+#[cfg(all(test, target_arch = "x86_64"))]
+#[allow(clippy::print_stdout)]
+mod eintr;
+mod ends;
 mod event;
 mod files;
+mod handler;
 #[cfg(all(feature = "interpose", target_env = "gnu"))]
 mod interpose;
+mod memory;
 mod modules;
 mod own;
+mod own_stack;
 mod position;
+mod request;
+mod sections;
 mod signal;
 #[cfg(test)]
 mod storm;
@@ -22,6 +31,7 @@ mod symbolize;
 mod syscalls;
 mod terminal;
 mod thread;
+mod timer;
 mod unwind;
 #[cfg(all(feature = "interpose", target_env = "gnu"))]
 mod walk;
@@ -30,6 +40,7 @@ pub(crate) use capture::Capturer;
 pub(crate) use event::AutoResetEvent;
 pub(crate) use modules::module_files;
 pub(crate) use own::{OwnTimes, leave_out, process_id, request_short_slice, touch_stack, usage};
+pub(crate) use own_stack::OwnStack;
 pub(crate) use symbolize::Symbolizer;
 pub(crate) use syscalls::syscall_name;
 pub(crate) use terminal::terminal_columns;

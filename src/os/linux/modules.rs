@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::os::ModuleFile;
+use crate::os::platform::{memory, sections};
 
 /// One executable or library in memory.
 #[derive(Clone, Debug)]
@@ -43,38 +44,56 @@ pub(crate) fn module_files() -> Vec<ModuleFile> {
 /// A module's unwind tables. Copied, because a library can be unloaded meanwhile.
 #[derive(Clone, Debug)]
 pub(crate) struct Tables {
-    pub(crate) header_address: u64,
-    pub(crate) header: Arc<[u8]>,
+    pub(crate) index: Index,
     pub(crate) frames_address: u64,
     pub(crate) frames: Arc<[u8]>,
 }
 
+/// What finds a function in the tables.
+#[derive(Clone, Debug)]
+pub(crate) enum Index {
+    /// `.eh_frame_hdr`, with its address.
+    Header(u64, Arc<[u8]>),
+    /// Where there is none: the functions in order, by the tables themselves.
+    Functions(Arc<[Range<u64>]>),
+}
+
 impl Tables {
     /// From where the function that holds this address begins to where the next does.
-    ///
-    /// From the header's sorted table, of pairs of addresses relative to it in
-    /// four bytes each (Linux Standard Base 5, "Exception Frames").
     pub(crate) fn function_at(&self, address: u64) -> Option<Range<u64>> {
-        const PAIRS_RELATIVE_TO_HEADER: u8 = 0x3b;
-        const COUNT_4: u8 = 0x03;
-        let (&[_, _, count, pairs], rest) = self.header.split_first_chunk::<4>()?;
-        if (count, pairs) != (COUNT_4, PAIRS_RELATIVE_TO_HEADER) {
-            return None;
+        match &self.index {
+            Index::Header(at, header) => function_by_header(*at, header, address),
+            Index::Functions(functions) => {
+                let after = functions.partition_point(|function| function.start <= address);
+                let found = functions.get(after.checked_sub(1)?)?;
+                found.contains(&address).then(|| found.clone())
+            }
         }
-        let (_, rest) = rest.split_first_chunk::<4>()?;
-        let (count, table) = rest.split_first_chunk::<4>()?;
-        let count = usize::try_from(u32::from_ne_bytes(*count)).ok()?;
-        let (pairs, _) = table.as_chunks::<8>();
-        let pairs = pairs.get(..count)?;
-        let start_of = |pair: &[u8; 8]| {
-            let &[a, b, c, d, ..] = pair;
-            let offset = i64::from(i32::from_ne_bytes([a, b, c, d]));
-            self.header_address.wrapping_add_signed(offset)
-        };
-        let after = pairs.partition_point(|pair| start_of(pair) <= address);
-        let start = start_of(pairs.get(after.checked_sub(1)?)?);
-        Some(start..pairs.get(after).map_or(start, start_of))
     }
+}
+
+/// From the header's sorted table, of pairs of addresses relative to it in four bytes
+/// each (Linux Standard Base 5, "Exception Frames").
+fn function_by_header(header_address: u64, header: &[u8], address: u64) -> Option<Range<u64>> {
+    const PAIRS_RELATIVE_TO_HEADER: u8 = 0x3b;
+    const COUNT_4: u8 = 0x03;
+    let (&[_, _, count, pairs], rest) = header.split_first_chunk::<4>()?;
+    if (count, pairs) != (COUNT_4, PAIRS_RELATIVE_TO_HEADER) {
+        return None;
+    }
+    let (_, rest) = rest.split_first_chunk::<4>()?;
+    let (count, table) = rest.split_first_chunk::<4>()?;
+    let count = usize::try_from(u32::from_ne_bytes(*count)).ok()?;
+    let (pairs, _) = table.as_chunks::<8>();
+    let pairs = pairs.get(..count)?;
+    let start_of = |pair: &[u8; 8]| {
+        let &[a, b, c, d, ..] = pair;
+        let offset = i64::from(i32::from_ne_bytes([a, b, c, d]));
+        header_address.wrapping_add_signed(offset)
+    };
+    let after = pairs.partition_point(|pair| start_of(pair) <= address);
+    let start = start_of(pairs.get(after.checked_sub(1)?)?);
+    Some(start..pairs.get(after).map_or(start, start_of))
 }
 
 /// Changes when a library is loaded or unloaded.
@@ -109,6 +128,12 @@ pub(crate) fn load() -> (Generation, Vec<Module>) {
         modules.extend(module_of(info));
         true
     });
+    // Without the loader's lock, which file access would hold up.
+    for module in &mut modules {
+        if module.tables.is_none() {
+            module.tables = tables_by_file(module);
+        }
+    }
     (generation, modules)
 }
 
@@ -160,7 +185,7 @@ fn module_of(info: &libc::dl_phdr_info) -> Option<Module> {
     let note = headers
         .iter()
         .filter(|header| header.p_type == libc::PT_NOTE)
-        .find_map(|header| build_id_in(&copy(range_of(header))));
+        .find_map(|header| build_id_in(&memory::copy(range_of(header))?));
     let tables = headers
         .iter()
         .find(|header| header.p_type == libc::PT_GNU_EH_FRAME)
@@ -188,14 +213,6 @@ fn path_of(info: &libc::dl_phdr_info) -> PathBuf {
     PathBuf::from(OsStr::from_bytes(name.to_bytes()))
 }
 
-/// Copies memory of a loaded segment.
-fn copy(range: Range<u64>) -> Vec<u8> {
-    let length = usize::try_from(range.end - range.start).unwrap_or(0);
-    // SAFETY: all callers pass (a part of) a readable segment that a program
-    // header of a loaded module names, during the loader's callback.
-    unsafe { std::slice::from_raw_parts(range.start as *const u8, length) }.to_vec()
-}
-
 /// The tables by the pointer in `.eh_frame_hdr` (Linux Standard Base 5,
 /// "Exception Frames"): version 1, and a pointer relative to itself in four bytes.
 fn tables_at(
@@ -204,7 +221,7 @@ fn tables_at(
     range_of: &dyn Fn(&libc::Elf64_Phdr) -> Range<u64>,
 ) -> Option<Tables> {
     const RELATIVE_SIGNED_4: u8 = 0x1b;
-    let bytes = copy(header.clone());
+    let bytes = memory::copy(header.clone())?;
     let (&[version, encoding, _, _], rest) = bytes.split_first_chunk::<4>()?;
     let (offset, _) = rest.split_first_chunk::<4>()?;
     if version != 1 || encoding != RELATIVE_SIGNED_4 {
@@ -218,11 +235,26 @@ fn tables_at(
         .iter()
         .map(|load| range_of(load))
         .find(|range| range.contains(&frames_address))?;
+    let mut frames = Vec::new();
+    let length = usize::try_from(segment.end - frames_address).ok()?;
+    memory::append(frames_address, length, &mut frames);
     Some(Tables {
-        header_address: header.start,
-        header: bytes.into(),
+        index: Index::Header(header.start, bytes.into()),
         frames_address,
-        frames: copy(frames_address..segment.end).into(),
+        frames: frames.into(),
+    })
+}
+
+/// The tables of a module without `.eh_frame_hdr`.
+fn tables_by_file(module: &Module) -> Option<Tables> {
+    let in_file = sections::eh_frame(&module.path, module.range.start)?;
+    let range = in_file.start.checked_add(module.bias)?..in_file.end.checked_add(module.bias)?;
+    let frames = memory::copy(range.clone())?;
+    let functions = sections::functions(&frames, range.start);
+    Some(Tables {
+        index: Index::Functions(functions.into()),
+        frames_address: range.start,
+        frames: frames.into(),
     })
 }
 

@@ -7,7 +7,7 @@ use crate::os::platform::thread::read_at_start;
 use crate::os::{Doing, Miss};
 
 /// How often a thread is looked at before it is given the CPU, and for how long.
-const LOOKS_IN_A_ROW: usize = 8;
+pub(crate) const LOOKS_IN_A_ROW: usize = 8;
 const GIVES_WAY: Duration = Duration::from_micros(20);
 
 /// What `/proc/self/task/TID/syscall` tells.
@@ -35,11 +35,16 @@ impl Position {
             }
             // It may wait for the very CPU that we take.
             if number % LOOKS_IN_A_ROW == 0 {
-                std::thread::sleep(GIVES_WAY);
+                Self::give_way();
             }
             position = Self::read(file)?;
         }
         Ok(position)
+    }
+
+    /// Leaves the CPU to others for a moment.
+    pub(crate) fn give_way() {
+        std::thread::sleep(GIVES_WAY);
     }
 
     /// `running`, or `-1 sp pc`, or `number six-arguments sp pc` (proc_pid_syscall(5)).

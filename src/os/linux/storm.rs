@@ -8,8 +8,9 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::os::platform::{Capturer, DEFAULT_SIGNAL, ThreadProbe, thread_id};
-use crate::os::{Miss, SignalUse};
+use crate::os::platform::capture::tests::of_this_thread;
+use crate::os::platform::{Capturer, DEFAULT_SIGNAL, ThreadProbe};
+use crate::os::{Miss, SignalUse, Subject};
 
 static OVER: AtomicBool = AtomicBool::new(false);
 
@@ -77,7 +78,7 @@ fn a_storm_of_captures_crashes_and_hangs_nothing() {
         .map(|work| {
             let send = send.clone();
             thread::spawn(move || {
-                send.send(thread_id()).unwrap();
+                send.send(of_this_thread()).unwrap();
                 let mut rounds = 0_u64;
                 while !OVER.load(Relaxed) {
                     work();
@@ -89,14 +90,24 @@ fn a_storm_of_captures_crashes_and_hangs_nothing() {
         .collect();
     let tids = receive.iter().take(threads.len());
     let probes: Vec<_> = tids
-        .map(|tid| ThreadProbe::open(tid, crate::os::Importance::Other).unwrap())
+        .map(|(tid, stack)| {
+            (
+                ThreadProbe::open(tid, crate::os::Importance::Other).unwrap(),
+                stack,
+            )
+        })
         .collect();
+    let subject = Subject {
+        id: 1,
+        anchor: None,
+        still: &|| true,
+    };
     let mut capturer = Capturer::new(SignalUse::Signal(DEFAULT_SIGNAL));
     let (mut captures, mut whole, mut late) = (0_u32, 0_u32, 0_u32);
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(seconds) {
-        for probe in &probes {
-            let captured = capturer.capture(probe, None, true, &|| true);
+        for (probe, stack) in &probes {
+            let captured = capturer.capture(probe, stack, &subject);
             captures += 1;
             match captured.map(|captured| captured.stack) {
                 Ok(Ok(_)) => whole += 1,

@@ -8,11 +8,14 @@ use framehop::{
     UnwindRegsNative, Unwinder as _, UnwinderNative,
 };
 
+use crate::os::Miss;
 use crate::os::platform::calls::{self, Call};
-use crate::os::platform::modules::{self, Generation, Module};
+use crate::os::platform::ends::Ends;
+use crate::os::platform::modules::{self, Generation, Index, Module};
 
-/// Deeper stacks are cut.
-const MAX_FRAMES: usize = 512;
+/// Deeper stacks are given up, after some 10 ms. 2 MiB, which tokio's workers have, hold
+/// no more frames of 8 bytes than this.
+const MAX_FRAMES: usize = 1 << 18;
 /// Stands for a frame pointer that is not known. Not 0, which framehop 0.16 takes
 /// for the end of the stack (`x86_64/unwind_rule.rs`); reading it must fail.
 const UNKNOWN: u64 = 8;
@@ -67,7 +70,7 @@ pub(crate) enum Proof {
 /// How far unwinding has come.
 #[derive(Clone, Debug)]
 struct Walk {
-    addresses: Vec<u64>,
+    addresses: Ends,
     at: FrameAddress,
     regs: UnwindRegsNative,
     fp_known: bool,
@@ -110,6 +113,11 @@ impl Unwinder {
             let Some(tables) = module.tables.clone() else {
                 continue;
             };
+            let header = match tables.index {
+                Index::Header(address, header) => Some((address, header)),
+                // framehop makes an index of its own.
+                Index::Functions(_) => None,
+            };
             let in_file = |start: u64, length: usize| {
                 let start = start.wrapping_sub(module.bias);
                 start..start + length as u64
@@ -124,8 +132,10 @@ impl Unwinder {
                 ExplicitModuleSectionInfo {
                     base_svma: 0,
                     text_svma: code,
-                    eh_frame_hdr_svma: Some(in_file(tables.header_address, tables.header.len())),
-                    eh_frame_hdr: Some(tables.header),
+                    eh_frame_hdr_svma: header
+                        .as_ref()
+                        .map(|(address, header)| in_file(*address, header.len())),
+                    eh_frame_hdr: header.map(|(_, header)| header),
                     eh_frame_svma: Some(in_file(tables.frames_address, tables.frames.len())),
                     eh_frame: Some(tables.frames),
                     ..ExplicitModuleSectionInfo::default()
@@ -139,15 +149,18 @@ impl Unwinder {
         &self.modules
     }
 
-    /// The stack as addresses, the innermost first; `None` unless it is proven.
+    /// The stack as addresses, the innermost first; of many the two ends. Fails unless it
+    /// is proven.
     pub(crate) fn unwind(
         &mut self,
         from: Registers,
         stack: &StackCopy,
         proof: Proof,
-    ) -> Option<Vec<u64>> {
+    ) -> Result<Vec<u64>, Miss> {
+        let mut addresses = Ends::default();
+        addresses.push(from.pc);
         let walk = Walk {
-            addresses: vec![from.pc],
+            addresses,
             at: FrameAddress::from_instruction_pointer(from.pc),
             regs: native(&from),
             fp_known: from.fp.is_some(),
@@ -155,9 +168,9 @@ impl Unwinder {
         self.walk(walk, stack, proof)
     }
 
-    fn walk(&mut self, mut walk: Walk, stack: &StackCopy, proof: Proof) -> Option<Vec<u64>> {
+    fn walk(&mut self, mut walk: Walk, stack: &StackCopy, proof: Proof) -> Result<Vec<u64>, Miss> {
         let mut proven = false;
-        while walk.addresses.len() < MAX_FRAMES {
+        while walk.addresses.count() < MAX_FRAMES {
             let before = walk.regs;
             let mut read = |address| stack.read(address);
             let next = self
@@ -169,7 +182,7 @@ impl Unwinder {
                         proven |= before.sp() <= anchor && anchor < walk.regs.sp();
                     }
                     walk.addresses.push(next);
-                    walk.at = FrameAddress::from_return_address(next)?;
+                    walk.at = FrameAddress::from_return_address(next).ok_or(Miss::Unproven)?;
                 }
                 Ok(None) => {
                     proven |=
@@ -178,12 +191,19 @@ impl Unwinder {
                 }
                 Err(_) if !walk.fp_known && frame_pointer(&before) == UNKNOWN && !proven => {
                     walk.regs = before;
-                    return self.with_found_frame_pointer(&walk, stack, proof);
+                    let found = self.with_found_frame_pointer(&walk, stack, proof);
+                    return found.ok_or(Miss::Unproven);
                 }
                 Err(_) => break,
             }
         }
-        proven.then_some(walk.addresses)
+        if proven {
+            Ok(walk.addresses.into_addresses())
+        } else if walk.addresses.count() >= MAX_FRAMES {
+            Err(Miss::TooDeep)
+        } else {
+            Err(Miss::Unproven)
+        }
     }
 
     /// Goes on from a frame that needs the frame pointer, which nobody tells.
@@ -239,7 +259,7 @@ impl Unwinder {
         let mut walk = walk.clone();
         set_frame_pointer(&mut walk.regs, frame_pointer);
         walk.fp_known = true;
-        self.walk(walk, stack, proof)
+        self.walk(walk, stack, proof).ok()
     }
 
     /// Whether a call of `target` can have become one of `function`.
@@ -264,15 +284,16 @@ impl Unwinder {
     /// further out, in the executable's `_start`.
     ///
     /// Needed, because any frame pointer that happens to be 0 ends a stack too.
-    fn ends_in_libc(&self, addresses: &[u64]) -> bool {
+    fn ends_in_libc(&self, addresses: &Ends) -> bool {
         let starts_threads = libc::pthread_create as *const () as u64;
         let libc = self
             .modules
             .iter()
             .find(|module| module.range.contains(&starts_threads));
         // The first ones are the call that blocks, which is libc's as well.
-        let outermost = addresses.iter().skip(3).rev().take(2);
-        libc.is_some_and(|libc| outermost.into_iter().any(|at| libc.range.contains(at)))
+        let others = addresses.count().saturating_sub(3);
+        let mut outermost = addresses.outermost_first().take(others.min(2));
+        libc.is_some_and(|libc| outermost.any(|at| libc.range.contains(&at)))
     }
 
     fn is_code(&self, address: u64) -> bool {

@@ -10,9 +10,9 @@ use crate::delivery::Message;
 use crate::detector::{Spent, Told, WorkerSeen};
 use crate::driven::Driven;
 use crate::explain::{Explainer, Job, Sent};
-use crate::os::{Captured, Capturer, Doing, Miss, SURELY_BACK_NS, SignalUse};
+use crate::os::{Captured, Capturer, Doing, Miss, SURELY_BACK_NS, SignalUse, Subject};
 use crate::probes::Probes;
-use crate::registry::lock;
+use crate::registry::{lock, registry};
 use crate::runtime::Runtime;
 use crate::stall::{Frame, Phase, Stack, StallId, StallKind};
 use crate::track;
@@ -30,6 +30,9 @@ const TRIES: u8 = 5;
 const MANY_LOOKS: usize = 64;
 /// How many stalls in progress are looked at; more are those whose end was lost.
 const MAX_OPEN: usize = 1024;
+
+/// In a [`Subject`]'s id: a turn, not a stall.
+const TURN: u64 = 1 << 63;
 
 /// What is known of one stall in progress.
 #[derive(Debug)]
@@ -77,6 +80,17 @@ impl Open {
         shares.cpu_ns > SURELY_BACK_NS && shares.blocked_ns < shares.cpu_ns / 16
     }
 
+    /// Takes note of the task that a turn's thread was polling, unless that may come yet.
+    fn note_task(&mut self, captured: &Result<Captured, Miss>, now_ns: u64) {
+        let task = match captured {
+            Ok(captured) if captured.stack == Err(Miss::Late) => return,
+            Ok(captured) => captured.task,
+            Err(_) => None,
+        };
+        let age_ns = now_ns.saturating_sub(self.told.start_ns);
+        self.tasks.look(now_ns, age_ns, task);
+    }
+
     /// Takes note of how the thread sleeps, if it does.
     fn note(&mut self, doing: Option<Doing>) {
         if let Some(doing) = doing.filter(|doing| doing.is_asleep()) {
@@ -120,8 +134,6 @@ pub(crate) struct Case {
     settings: CaseSettings,
     probes: Probes,
     open: HashMap<u64, Open>,
-    /// Of the thread of a current-thread runtime, when it was last looked at.
-    spent: Option<Spent>,
     next_stuck_ns: Option<u64>,
     /// Why there are no stacks, and whether that is so for running threads only.
     no_stacks: Option<(Miss, bool)>,
@@ -135,7 +147,6 @@ impl Case {
             settings,
             probes: Probes::default(),
             open: HashMap::new(),
-            spent: None,
             next_stuck_ns: None,
             no_stacks: None,
             no_lines: None,
@@ -274,14 +285,9 @@ impl Case {
             .ok()
             .and_then(crate::os::ThreadProbe::spent);
         if open.tries_left > 0
-            && let Some(signals) = self.settings.signals
+            && let Some(captured) = self.capture(open, &thread, capturers)
         {
-            let awake = open.is_awake(spent);
-            let capturer = capturers.of(signals);
-            let captured = self
-                .probes
-                .of(thread.number)
-                .and_then(|probe| capturer.capture(probe, thread.anchor, awake, &is_current));
+            open.note_task(&captured, now_ns);
             self.take(captured, open, capturers);
         }
         if !open.last.is_some_and(Doing::is_asleep) {
@@ -303,7 +309,7 @@ impl Case {
     }
 
     fn look_for_one_poll(
-        &self,
+        &mut self,
         open: &mut Open,
         thread: &StalledThread,
         spent: Option<Spent>,
@@ -311,23 +317,46 @@ impl Case {
         capturers: &mut Capturers,
     ) {
         open.sleep.look(now_ns, open.last, spent);
-        if let Some(signals) = self.settings.signals
-            && open.tasks.are_due(now_ns)
+        if open.tasks.are_due(now_ns)
             && open.is_awake(spent)
-            && let Some(tid) = thread.tid()
+            && let Some(captured) = self.capture(open, thread, capturers)
         {
-            let still = || thread.is_current(&self.settings.runtime);
-            let task = capturers.of(signals).task_of(tid, &still);
-            let age_ns = now_ns.saturating_sub(open.told.start_ns);
-            open.tasks.look(now_ns, age_ns, task);
+            open.note_task(&captured, now_ns);
         }
+    }
+
+    /// What the stalled thread does, and its stack; `None` where stacks are switched off.
+    fn capture(
+        &mut self,
+        open: &Open,
+        thread: &StalledThread,
+        capturers: &mut Capturers,
+    ) -> Option<Result<Captured, Miss>> {
+        let capturer = capturers.of(self.settings.signals?);
+        let stack = &registry().thread(thread.number)?.stack;
+        let subject = Subject {
+            id: open.told.id,
+            anchor: thread.anchor,
+            still: &|| thread.is_current(&self.settings.runtime),
+        };
+        let probe = self.probes.of(thread.number);
+        Some(probe.and_then(|probe| capturer.capture(probe, stack, &subject)))
     }
 
     /// The stack that the thread of a stall that is over has left behind.
     fn last_words(&self, open: &Open, capturers: &mut Capturers) -> Option<Vec<u64>> {
         let capturer = capturers.of(self.settings.signals?);
         let thread = self.thread_of(open)?;
-        capturer.last_words(thread.tid()?, thread.anchor)
+        let subject = Subject {
+            id: open.told.id,
+            anchor: thread.anchor,
+            still: &|| false,
+        };
+        let start_ns = open.told.start_ns;
+        let end_ns = start_ns.saturating_add(open.told.duration_ns);
+        let was_in_it = |at| (start_ns..=end_ns).contains(&self.settings.clock.ns_of(at));
+        let captured = capturer.last_words(thread.tid()?, &subject, &was_in_it)?;
+        captured.stack.ok()
     }
 
     fn take(
@@ -355,7 +384,7 @@ impl Case {
             open.tries_left = 0;
             self.note_no_stacks(miss, was_running);
         }
-        if matches!(miss, Miss::Late | Miss::Queued) {
+        if matches!(miss, Miss::Late | Miss::Queued | Miss::Busy) {
             // Nothing has been tried yet, or the answer may still come.
             open.tries_left += 1;
         }
@@ -449,19 +478,20 @@ impl Case {
         let Some(thread) = StalledThread::of_turn(0, of, runtime) else {
             return;
         };
+        let Some(entry) = registry().thread(thread.number) else {
+            return;
+        };
         let start_ns = self.settings.clock.now_ns();
         let capturer: &mut Capturer = capturers.of(signals);
         let Ok(probe) = self.probes.of(thread.number) else {
             return;
         };
-        let now = probe.spent();
-        let awake = self.spent.zip(now).is_some_and(|(before, now)| {
-            before.runs == now.runs && now.cpu_ns > before.cpu_ns + SURELY_BACK_NS
-        });
-        self.spent = now;
-        let captured = capturer.capture(probe, None, awake, &|| thread.is_current(runtime));
-        // The turn may be over by then, and this be taken for another's stack.
-        capturer.forget_late(probe.tid());
+        let subject = Subject {
+            id: TURN | of.parks,
+            anchor: None,
+            still: &|| thread.is_current(runtime),
+        };
+        let captured = capturer.capture(probe, &entry.stack, &subject);
         let took_ns = self.settings.clock.now_ns() - start_ns;
         let Ok(addresses) = captured.and_then(|captured| captured.stack) else {
             return;

@@ -1,0 +1,124 @@
+//! The signal handler: copies the registers and the stack of the thread that it interrupts.
+//!
+//! All signals are masked while it runs. Another handler that came in between would need
+//! room on the same alternate stack, for its frame and for whatever it does: a profiler's
+//! unwinds, and std's alternate stacks have 8 KiB. The handler takes microseconds, for
+//! which a signal of another can wait. `SA_ONSTACK`: see [`super::own_stack`].
+//!
+//! It makes no system call but `gettid`, which does not wait.
+
+use std::ffi::{c_int, c_void};
+
+use crate::clock;
+use crate::local;
+use crate::os::Miss;
+use crate::os::platform::request;
+use crate::os::platform::unwind::Registers;
+
+/// Puts the handler in place, unless the program has one of its own there.
+///
+/// It is never taken away: a signal that is still on its way would kill.
+pub(crate) fn install(signal: c_int) -> Result<(), Miss> {
+    let taken = |action: &libc::sigaction| {
+        let (handler, ours) = (action.sa_sigaction, ours());
+        handler != ours && handler != libc::SIG_DFL && handler != libc::SIG_IGN
+    };
+    // Looked at first: a handler of the program's is not to be gone for an instant.
+    let now = exchange(signal, None)?;
+    if taken(&now) {
+        return Err(Miss::HandlerTaken);
+    }
+    if now.sa_sigaction == ours() {
+        return Ok(());
+    }
+    // SAFETY: an all-zero sigaction is a valid one.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = ours();
+    // RESTART: where signals are directed, a thread may have blocked meanwhile; most
+    // calls then go on.
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART | libc::SA_ONSTACK;
+    // SAFETY: the mask is a valid place to write to.
+    unsafe { libc::sigfillset(&raw mut action.sa_mask) };
+    let before = exchange(signal, Some(&action))?;
+    if taken(&before) {
+        // The program has installed one between the two calls: it stays.
+        exchange(signal, Some(&before))?;
+        return Err(Miss::HandlerTaken);
+    }
+    Ok(())
+}
+
+fn ours() -> usize {
+    handle as *const () as usize
+}
+
+/// Sets a signal's action, or only looks; the action until then.
+fn exchange(signal: c_int, action: Option<&libc::sigaction>) -> Result<libc::sigaction, Miss> {
+    // SAFETY: an all-zero sigaction is a valid one; the kernel fills it.
+    let mut before: libc::sigaction = unsafe { std::mem::zeroed() };
+    let action = action.map_or(std::ptr::null(), std::ptr::from_ref);
+    // SAFETY: `action` is null, a copy of what the kernel gave, or our handler, which has
+    // the signature that SA_SIGINFO asks for and is async-signal-safe, see there.
+    match unsafe { libc::sigaction(signal, action, &raw mut before) } {
+        0 => Ok(before),
+        _ => Err(Miss::NotPermitted),
+    }
+}
+
+/// Async-signal-safe: atomics, reads of the thread's own stack and of its clock, and
+/// `gettid`. Keeps errno.
+extern "C" fn handle(_signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
+    // SAFETY: the kernel passes a valid siginfo_t to an SA_SIGINFO handler. Its value is
+    // read only where the code says that there is one.
+    let number = unsafe {
+        match (*info).si_code {
+            libc::SI_TIMER | libc::SI_QUEUE => (*info).si_value().sival_ptr.addr() as u64,
+            _ => return,
+        }
+    };
+    // SAFETY: errno is a thread-local of this thread.
+    let errno = unsafe { *libc::__errno_location() };
+    // SAFETY: no preconditions.
+    let tid = unsafe { libc::gettid() };
+    if let Some(claim) = request::claim(number, tid) {
+        // SAFETY: the kernel passes the interrupted context as a ucontext_t.
+        claim.copy(&registers_of(unsafe {
+            &*context.cast::<libc::ucontext_t>()
+        }));
+        // Reads one word of tokio's thread-local state (1.54, `runtime/context.rs`,
+        // `current_task_id`), which tokio writes in one. What that would do the first time
+        // on a thread has been done when the thread asked which worker it is.
+        claim.done(local::task_id(), clock::ticks());
+    }
+    // SAFETY: as above.
+    unsafe { *libc::__errno_location() = errno };
+}
+
+#[cfg(target_arch = "x86_64")]
+fn registers_of(context: &libc::ucontext_t) -> Registers {
+    let register = |index: c_int| {
+        let index = usize::try_from(index).unwrap_or(0);
+        context
+            .uc_mcontext
+            .gregs
+            .get(index)
+            .map_or(0, |value| *value as u64)
+    };
+    Registers {
+        pc: register(libc::REG_RIP),
+        sp: register(libc::REG_RSP),
+        fp: Some(register(libc::REG_RBP)),
+        lr: 0,
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+fn registers_of(context: &libc::ucontext_t) -> Registers {
+    let [.., fp, lr] = context.uc_mcontext.regs;
+    Registers {
+        pc: context.uc_mcontext.pc,
+        sp: context.uc_mcontext.sp,
+        fp: Some(fp),
+        lr,
+    }
+}
