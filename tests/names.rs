@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use stallscope::{WatchExt, Watchdog};
+use tracing::field::{Field, Visit};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 /// What forges a line, drives a terminal, or shows what is not there.
 const HOSTILE: &str =
@@ -26,16 +28,38 @@ impl io::Write for Log {
     }
 }
 
+/// Writes fields as they come: not every subscriber escapes what it prints.
+struct Fields(Log);
+
+impl<S: tracing::Subscriber> Layer<S> for Fields {
+    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+        event.record(&mut Line(self.0.clone()));
+    }
+}
+
+struct Line(Log);
+
+impl Visit for Line {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.record_debug(field, &format_args!("{value}"));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        io::Write::write_fmt(&mut self.0, format_args!("{field}={value:?}\n")).unwrap();
+    }
+}
+
 /// What is told of a stall in a future of this name, and of one that is stuck: the log,
 /// the callback's lines, and the text of tasks and report.
 fn told_of(name: &str) -> [String; 3] {
     let log = Log::default();
     let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::DEBUG)
+    let lines = tracing_subscriber::fmt::layer()
         .with_ansi(false)
-        .with_writer(move || writer.clone())
-        .finish();
+        .with_writer(move || writer.clone());
+    let subscriber = tracing_subscriber::registry()
+        .with(lines.with_filter(tracing::level_filters::LevelFilter::DEBUG))
+        .with(Fields(log.clone()));
     let events = Arc::new(Mutex::new(String::new()));
     let lines = Arc::clone(&events);
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -2,7 +2,6 @@
 
 use proptest::prelude::*;
 
-use crate::health::Health;
 use crate::histogram::Histogram;
 use crate::ledger::Ledger;
 use crate::report::escape::{Html, Markdown};
@@ -46,16 +45,10 @@ pub(super) fn report_of(id: u64, stalls: &[Stall]) -> Report {
         max_severity: ledger.max_severity(),
         counts: ledger.counts(),
         hotspots: ledger.hotspots(),
-        tasks: Vec::new(),
         polls: polls.summary(),
-        lag: Histogram::new().summary(),
-        blocking_waits: Histogram::new().summary(),
         stalls: ledger.stalls(),
         forgotten: ledger.forgotten(),
-        health: Health::default(),
-        blocking: Vec::new(),
-        allowed: Vec::new(),
-        detection: None,
+        ..Report::default()
     }
 }
 
