@@ -60,8 +60,12 @@ mod limit;
 mod live;
 mod local;
 mod os;
+mod pending;
+#[cfg(test)]
+mod pending_tests;
 mod pool;
 mod probes;
+mod recorder;
 mod registry;
 mod report;
 mod rollcall;
@@ -72,6 +76,8 @@ mod slot;
 #[cfg(test)]
 mod slot_tests;
 mod stall;
+mod stock;
+mod supply;
 mod sync;
 #[cfg(tokio_unstable)]
 mod tasks;

@@ -1,3 +1,4 @@
-//! The atomics that the slot is built on; the loom check puts loom's in their place.
+//! What the lock-free protocols are built on; the loom check puts loom's in their place.
 
-pub(crate) use std::sync::atomic::AtomicU64;
+pub(crate) use std::sync::atomic::{AtomicU64, fence};
+pub(crate) use std::thread::yield_now;

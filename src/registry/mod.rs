@@ -5,6 +5,7 @@
 //! it is bounded, and a thread that ends leaves its entry to the next one.
 
 mod parking;
+mod ready;
 mod tag;
 mod thread;
 
@@ -14,8 +15,10 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
-use crate::histogram::{Histogram, Recorder};
+use crate::histogram::Histogram;
+use crate::registry::thread::Counted;
 
+pub(crate) use ready::{note_tracking, stocks, uses_tracking};
 pub(crate) use tag::{LabelId, Place, RuntimeId, TIMED, Tag, Timing, runtime_in};
 pub(crate) use thread::Thread;
 
@@ -51,6 +54,7 @@ pub(crate) struct Registry {
     folded_labels: AtomicU64,
     threads: RwLock<Vec<&'static Thread>>,
     refused_threads: AtomicU64,
+    unseen_polls: AtomicU64,
     stalls: AtomicU64,
     untracked: AtomicU64,
 }
@@ -110,6 +114,7 @@ impl Registry {
             folded_labels: AtomicU64::new(0),
             threads: RwLock::new(Vec::new()),
             refused_threads: AtomicU64::new(0),
+            unseen_polls: AtomicU64::new(0),
             stalls: AtomicU64::new(0),
             untracked: AtomicU64::new(0),
         }
@@ -121,6 +126,10 @@ impl Registry {
 
     /// Asks for this for as long as the result lives.
     pub(crate) fn wish(&self, wish: Wish) -> Wished {
+        // So that a thread that enrols in a poll need not make it longer.
+        let mut threads = self.threads.write().unwrap_or_else(PoisonError::into_inner);
+        threads.reserve(MAX_THREADS);
+        drop(threads);
         let mut wishes = lock(&self.wishes);
         wishes.next += 1;
         let id = wishes.next;
@@ -221,7 +230,19 @@ impl Registry {
         let thread = match found {
             Some(thread) => thread,
             None if threads.len() < MAX_THREADS => {
-                let thread: &'static Thread = Box::leak(Box::new(Thread::new()));
+                // Without a watchdog nothing is in stock, and nobody takes note of a poll
+                // that is late.
+                let thread = if self.is_watched() {
+                    let Some(thread) = Thread::from_stock() else {
+                        // Its next poll may find one.
+                        self.unseen_polls.fetch_add(1, Relaxed);
+                        return None;
+                    };
+                    thread
+                } else {
+                    Box::new(Thread::new())
+                };
+                let thread: &'static Thread = Box::leak(thread);
                 threads.push(thread);
                 thread
             }
@@ -255,6 +276,12 @@ impl Registry {
     /// How many threads could not be watched because there were too many.
     pub(crate) fn refused_threads(&self) -> u64 {
         self.refused_threads.load(Relaxed)
+    }
+
+    /// How many polls were not watched because no entry for their thread was in stock.
+    #[allow(dead_code, reason = "for health, which does not tell it yet")]
+    pub(crate) fn unseen_polls(&self) -> u64 {
+        self.unseen_polls.load(Relaxed)
     }
 
     /// A number that no stall of this process has had, from 1 on.
@@ -295,18 +322,14 @@ impl Registry {
     /// What all threads have counted, by label; labels without a poll are left out.
     pub(crate) fn polls_by_label(&self) -> HashMap<LabelId, Histogram> {
         let mut merged = HashMap::new();
-        self.for_each_thread(|_, thread| add_all(&thread.recorders, &mut merged));
+        self.for_each_thread(|_, thread| thread.add_counted(Counted::Polls, &mut merged));
         merged
     }
 
     /// How long tracked futures waited to be polled, by label.
     pub(crate) fn delays_by_label(&self) -> HashMap<LabelId, Histogram> {
         let mut merged = HashMap::new();
-        self.for_each_thread(|_, thread| {
-            if let Some(delays) = thread.delays.get() {
-                add_all(&delays[..], &mut merged);
-            }
-        });
+        self.for_each_thread(|_, thread| thread.add_counted(Counted::Delays, &mut merged));
         merged
     }
 
@@ -318,15 +341,6 @@ impl Registry {
     /// How many futures were not tracked because there were too many.
     pub(crate) fn untracked(&self) -> u64 {
         self.untracked.load(Relaxed)
-    }
-}
-
-fn add_all(recorders: &[OnceLock<Box<Recorder>>], merged: &mut HashMap<LabelId, Histogram>) {
-    for (id, recorder) in (0..).zip(recorders) {
-        if let Some(recorder) = recorder.get() {
-            let histogram = merged.entry(LabelId(id)).or_insert_with(Histogram::new);
-            recorder.add_to(histogram);
-        }
     }
 }
 

@@ -39,6 +39,7 @@ use crate::rollcall;
 use crate::runtime::{Gone, Runtime};
 use crate::sampler::{self, Lag};
 use crate::stall::Stack;
+use crate::supply::Supplied;
 use crate::teller::{self, Ending, Message, Telling};
 use crate::threads;
 use crate::track;
@@ -126,6 +127,7 @@ pub struct Watchdog {
     polls_before: HashMap<LabelId, Histogram>,
     delays_before: HashMap<LabelId, Histogram>,
     waits_before: Histogram,
+    _supplied: Supplied,
     /// Withdrawn last, after the thread has stopped.
     _wish: Wished,
     task: AbortHandle,
@@ -179,6 +181,7 @@ impl Watchdog {
         };
         let explainer = explain::start(clock, Box::new(explained))?;
 
+        let supplied = Supplied::begin();
         let polls_before = registry().polls_by_label();
         let delays_before = registry().delays_by_label();
         let wish = registry().wish(Wish {
@@ -239,6 +242,7 @@ impl Watchdog {
             polls_before,
             delays_before,
             waits_before: pool::waits(),
+            _supplied: supplied,
             _wish: wish,
             task: task.abort_handle(),
             thread: Some(thread),

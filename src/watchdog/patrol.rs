@@ -11,6 +11,7 @@ use crate::idle::Sleep;
 use crate::registry::registry;
 use crate::report;
 use crate::stall::{Phase, Stall, StallEvent, StallId, StallKind, Task};
+use crate::supply;
 use crate::teller::{Message, Queue, Untold};
 use crate::track;
 use crate::watchdog::Shared;
@@ -104,6 +105,9 @@ impl Patrol {
             self.inquiry.go_on(&mut self.observer, &seen);
             let told_soon = self.ask_whether_driven(&seen);
             self.look_for_stuck(seen.now_ns);
+            if supply::is_low() {
+                supply::refill();
+            }
 
             // What this thread has done since it looked is no standstill.
             let done_ns = self.clock.now_ns().min(seen.now_ns + WORK_NS);
