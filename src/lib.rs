@@ -62,8 +62,12 @@ mod limit;
 mod live;
 mod local;
 mod os;
+mod pending;
+#[cfg(test)]
+mod pending_tests;
 mod pool;
 mod probes;
+mod recorder;
 mod registry;
 mod report;
 mod rollcall;
@@ -74,6 +78,8 @@ mod slot;
 #[cfg(test)]
 mod slot_tests;
 mod stall;
+mod stock;
+mod supply;
 mod sync;
 #[cfg(tokio_unstable)]
 mod tasks;

@@ -16,15 +16,23 @@ use tokio::runtime::RuntimeMetrics;
 use tokio::time::Instant;
 
 use crate::clock::{self, Calibrated};
-use crate::histogram::{Histogram, Recorder, Summary};
+use crate::histogram::{Histogram, Summary};
 use crate::local;
+use crate::pending::Pending;
+use crate::recorder::{self, Recorder};
 use crate::registry::lock;
 use crate::runtime::{self, Sentinel};
+
+/// How many different durations wait at once to be counted: those that a stall of a
+/// second has swallowed, and then some.
+const PENDING: usize = 32;
 
 /// What the sampler has measured, and what it must not count.
 #[derive(Debug)]
 pub(crate) struct Lag {
     recorder: Recorder,
+    /// Of samples that wait for a chunk of the recorder.
+    pending: Pending<PENDING>,
     /// When the watchdog means to wake next; a past time if it is late too.
     planned_ns: AtomicU64,
     gap_start_ns: AtomicU64,
@@ -52,6 +60,7 @@ impl Lag {
     pub(crate) fn new(tolerance_ns: u64) -> Self {
         Lag {
             recorder: Recorder::new(),
+            pending: Pending::new(),
             planned_ns: AtomicU64::new(u64::MAX),
             gap_start_ns: AtomicU64::new(0),
             gap_end_ns: AtomicU64::new(0),
@@ -112,9 +121,13 @@ impl Lag {
     }
 
     pub(crate) fn summary(&self) -> Summary {
-        let mut histogram = Histogram::new();
-        self.recorder.add_to(&mut histogram);
-        histogram.summary()
+        let recorded = || {
+            let mut histogram = Histogram::new();
+            histogram.add_recorder(&self.recorder);
+            histogram
+        };
+        let add = |histogram: &mut Histogram, _, ns, times| histogram.record_many(ns, times);
+        self.pending.read(recorded, add).summary()
     }
 
     /// From the watchdog: when it means to wake next.
@@ -138,10 +151,21 @@ impl Lag {
     /// Counts one sample, and those that a stall has kept from being taken.
     fn record(&self, due_ns: u64, now_ns: u64, period_ns: u64) {
         let mut late_ns = self.own_lateness_ns(due_ns, now_ns);
-        self.recorder.record(late_ns);
+        self.count(late_ns);
         while late_ns >= period_ns.max(1) {
             late_ns -= period_ns;
-            self.recorder.record(late_ns);
+            self.count(late_ns);
+        }
+    }
+
+    /// The sampler only: counts a duration, or keeps it until there is a counter for it.
+    /// Allocates nothing, because the sampler is polled on a worker.
+    fn count(&self, ns: u64) {
+        let count = |ns, times| self.recorder.record_from_stock(ns, times);
+        if count(ns, 1) {
+            self.pending.settle(|_, ns, times| count(ns, times));
+        } else if !self.pending.add(0, ns, 1) {
+            recorder::leave_uncounted(1);
         }
     }
 

@@ -107,7 +107,7 @@ pub(crate) fn end() {
 
 fn close(thread: &'static Thread, wanted: Wanted) {
     let label = || Tag::unpack(thread.slot.tag()).label;
-    if thread.record_paced(wanted, label) {
+    if thread.record_paced(wanted, label, |ns| thread.record_first(label(), ns)) {
         return;
     }
     let (start, end) = (thread.slot.start(), clock::ticks());

@@ -5,6 +5,7 @@
 //! count of its references: where nobody holds one and none was used, nobody is
 //! left who could wake the future by itself.
 
+use std::hint::black_box;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
@@ -12,11 +13,22 @@ use std::task::{Wake, Waker};
 
 use crate::clock::{self, Calibrated, Ticks};
 use crate::live::{LiveTask, TaskState};
-use crate::registry::{LabelId, RuntimeId, Thread, lock, registry};
+use crate::registry::{LabelId, RuntimeId, Thread, lock, note_tracking, registry, uses_tracking};
 use crate::stall::Task;
+use crate::stock::{Restock, Stock};
 
 /// How many futures at once can be tracked; those beyond are watched only.
 const MAX_TRACKED: usize = 1 << 16;
+
+/// How many are ready for futures that were made when nobody wanted them tracked.
+const READY: usize = 64;
+static STOCK: Stock<Option<Box<Tracking>>, READY> =
+    Stock::new(Tracking::blank, || if uses_tracking() { READY } else { 0 });
+
+/// What the first poll of a tracked future needs.
+pub(crate) fn stock() -> &'static dyn Restock {
+    &STOCK
+}
 
 static TRACKED: Mutex<Tracked> = Mutex::new(Tracked {
     entries: Vec::new(),
@@ -24,10 +36,67 @@ static TRACKED: Mutex<Tracked> = Mutex::new(Tracked {
 });
 
 /// All tracked futures, each at a place that its own end finds at once.
+///
+/// Polls wait for its lock, so no one allocates, or drops an entry, while holding it.
 #[derive(Debug)]
 struct Tracked {
     entries: Vec<Option<Arc<Entry>>>,
+    /// Has room for as many as there are entries.
     free: Vec<usize>,
+}
+
+impl Tracked {
+    /// A place that is free, but for one that would need more memory.
+    fn place(&mut self) -> Option<usize> {
+        if let Some(at) = self.free.pop() {
+            return Some(at);
+        }
+        let at = self.entries.len();
+        let room = self.entries.capacity().min(self.free.capacity());
+        (at < room.min(MAX_TRACKED)).then(|| {
+            self.entries.push(None);
+            at
+        })
+    }
+
+    /// A place for a future that is to be tracked; `None` where there are too many.
+    fn take_place() -> Option<usize> {
+        loop {
+            let mut tracked = lock(&TRACKED);
+            if let Some(at) = tracked.place() {
+                return Some(at);
+            }
+            let all = tracked.entries.len();
+            drop(tracked);
+            if all == MAX_TRACKED {
+                return None;
+            }
+            Self::make_room((all * 2).clamp(READY, MAX_TRACKED));
+        }
+    }
+
+    fn make_room(places: usize) {
+        // Written once, so that no page of them is missing under the lock.
+        let mut entries: Vec<_> = std::iter::repeat_with(|| black_box(None))
+            .take(places)
+            .collect();
+        let mut free = vec![black_box(1); places];
+        entries.clear();
+        free.clear();
+        let mut tracked = lock(&TRACKED);
+        if tracked.entries.capacity() >= places {
+            // Another was faster.
+            return;
+        }
+        entries.append(&mut tracked.entries);
+        free.append(&mut tracked.free);
+        let before = (
+            std::mem::replace(&mut tracked.entries, entries),
+            std::mem::replace(&mut tracked.free, free),
+        );
+        drop(tracked);
+        drop(before);
+    }
 }
 
 /// What is known of one tracked future.
@@ -79,44 +148,54 @@ pub(crate) struct Tracking {
 }
 
 impl Tracking {
-    /// `None` where too many are tracked already, or the clock is not ready.
-    pub(crate) fn begin(label: LabelId, runtime: RuntimeId, task: u64) -> Option<Box<Self>> {
-        let created = clock::ticks();
-        if created == 0 {
-            return None;
+    /// For a future that is to be tracked from its first poll on, as it is made: its
+    /// polls then need no memory. `None` where too many are tracked already.
+    pub(crate) fn made() -> Option<Box<Self>> {
+        note_tracking();
+        let made = Tracking::blank();
+        if made.is_none() {
+            registry().refuse_tracking();
         }
-        let entry = Arc::new(Entry {
-            label,
-            runtime,
-            task,
-            created,
-            polls: AtomicU64::new(0),
-            busy_ns: AtomicU64::new(0),
-            since: AtomicU64::new(created),
-            polling: AtomicBool::new(false),
-            woken: AtomicU64::new(0),
-            told: AtomicBool::new(false),
-            waker: Mutex::new(None),
-        });
+        made
+    }
+
+    fn blank() -> Option<Box<Self>> {
+        let at = Tracked::take_place()?;
+        Some(Box::new(Tracking {
+            entry: Arc::new(Entry::blank()),
+            waker: Waker::noop().clone(),
+            at,
+        }))
+    }
+
+    /// For a future that was made before it was to be tracked: from the stock. Allocates
+    /// where that has none, as nothing else would be seen of a future that is polled once.
+    pub(crate) fn at_first_poll() -> Option<Box<Self>> {
+        STOCK.take().flatten().or_else(Tracking::made)
+    }
+
+    /// Begins to track a future; `None` where the clock is not ready.
+    pub(crate) fn begin(
+        mut self: Box<Self>,
+        label: LabelId,
+        runtime: RuntimeId,
+        task: u64,
+    ) -> Option<Box<Self>> {
+        let created = clock::ticks();
+        // Nobody else has it yet.
+        let entry = Arc::get_mut(&mut self.entry).filter(|_| created != 0)?;
+        entry.label = label;
+        entry.runtime = runtime;
+        entry.task = task;
+        entry.created = created;
+        entry.since = AtomicU64::new(created);
+        self.waker = Waker::from(Arc::clone(&self.entry));
         let mut tracked = lock(&TRACKED);
-        let at = match tracked.free.pop() {
-            Some(at) => at,
-            None if tracked.entries.len() < MAX_TRACKED => {
-                tracked.entries.push(None);
-                tracked.entries.len() - 1
-            }
-            None => {
-                drop(tracked);
-                registry().refuse_tracking();
-                return None;
-            }
-        };
-        if let Some(place) = tracked.entries.get_mut(at) {
-            *place = Some(Arc::clone(&entry));
+        if let Some(place) = tracked.entries.get_mut(self.at) {
+            *place = Some(Arc::clone(&self.entry));
         }
         drop(tracked);
-        let waker = Waker::from(Arc::clone(&entry));
-        Some(Box::new(Tracking { entry, waker, at }))
+        Some(self)
     }
 
     /// To poll the future with.
@@ -135,7 +214,7 @@ impl Tracking {
         if woken != 0
             && let Some(ns) = clock::ns_from_to(woken, now)
         {
-            thread.delay_recorder(self.entry.label).record(ns);
+            thread.record_delay(self.entry.label, ns);
         }
         self.entry.told.store(false, Relaxed);
         self.entry.since.store(now, Relaxed);
@@ -165,24 +244,27 @@ impl Drop for Tracking {
     }
 }
 
-/// Those of this runtime.
-///
-/// The lock is one that polls take, so nothing is allocated under it: where there are
-/// more entries by then than there is room for, it is taken once more.
+/// How many are looked at before polls that wait for the lock get it.
+const PIECE: usize = 256;
+
+/// Those of a runtime. Each is seen at a moment of its own.
 fn entries(runtime: RuntimeId) -> Vec<Arc<Entry>> {
-    let mut found = Vec::new();
+    let mut all = Vec::new();
+    let mut from = 0;
     loop {
+        // Not under the lock: a thread that is stuck may hold what the allocator needs.
+        all.reserve(PIECE);
         let tracked = lock(&TRACKED);
-        let needed = tracked.entries.len();
-        if needed <= found.capacity() {
-            let entries = tracked.entries.iter().flatten();
-            let ours = entries.filter(|entry| entry.runtime == runtime);
-            found.extend(ours.map(Arc::clone));
-            return found;
-        }
-        drop(tracked);
-        // With some more, as futures may be made meanwhile.
-        found.reserve(needed + needed / 4);
+        let Some(rest) = tracked.entries.get(from..).filter(|rest| !rest.is_empty()) else {
+            return all;
+        };
+        let piece = rest.iter().take(PIECE).flatten();
+        all.extend(
+            piece
+                .filter(|entry| entry.runtime == runtime)
+                .map(Arc::clone),
+        );
+        from += PIECE;
     }
 }
 
@@ -222,6 +304,23 @@ pub(crate) fn any(runtime: RuntimeId) -> bool {
 }
 
 impl Entry {
+    /// Of no future yet.
+    fn blank() -> Self {
+        Entry {
+            label: LabelId::default(),
+            runtime: RuntimeId::NEVER,
+            task: 0,
+            created: 0,
+            polls: AtomicU64::new(0),
+            busy_ns: AtomicU64::new(0),
+            since: AtomicU64::new(0),
+            polling: AtomicBool::new(false),
+            woken: AtomicU64::new(0),
+            told: AtomicBool::new(false),
+            waker: Mutex::new(None),
+        }
+    }
+
     fn look(self: &Arc<Self>, clock: &Calibrated, now_ns: u64) -> Option<LiveTask> {
         // One reference is the caller's.
         let wakers = Arc::strong_count(self).saturating_sub(OWN_REFERENCES + 1);

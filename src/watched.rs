@@ -26,8 +26,9 @@ pin_project! {
     /// through, and dropping it drops that future.
     ///
     /// # Cost
-    /// A few nanoseconds a poll, no allocation, no lock, no system call; the
-    /// first poll, and the first of a name on a thread, do more once. 56 bytes.
+    /// A few nanoseconds a poll, no allocation, no lock, no system call. The first
+    /// poll takes a lock once; the first of a name on a thread, or of a duration, takes
+    /// the counters for it from a stock that a watchdog keeps. 56 bytes.
     #[must_use = "futures do nothing unless polled"]
     pub struct Watched<F> {
         #[pin]
@@ -87,8 +88,10 @@ impl<F> Watched<F> {
     /// is for all watched futures.
     ///
     /// # Cost
-    /// Some 200 bytes, and at each poll two readings of the clock and a lock that
-    /// nobody else holds; its wakers are ours, which hand on to the task's. At most
+    /// Some 200 bytes, allocated as the future is made; for one that is made before there
+    /// is a watchdog, and is not among the first 64 of those, in its first poll. At each
+    /// poll two readings of the clock and a lock that nobody else holds; its wakers are
+    /// ours, which hand on to the task's. At most
     /// 65,536 at once are tracked.
     ///
     /// ```

@@ -1,5 +1,6 @@
 //! A watched future's polls: what happens as each begins and ends.
 
+use std::hint::black_box;
 use std::panic::Location;
 use std::task::{Context, Waker};
 
@@ -30,6 +31,8 @@ enum Track {
     /// If a watchdog asks for it.
     IfAsked,
     Yes,
+    /// From its first poll on.
+    Ready(Box<Tracking>),
     Tracked(Box<Tracking>),
 }
 
@@ -43,6 +46,9 @@ impl Watch {
             timing: None,
             track: Track::IfAsked,
         };
+        if registry().tracks_all() {
+            watch.make_tracking();
+        }
         watch.set_shortcut(RuntimeId::NEVER);
         watch
     }
@@ -55,7 +61,21 @@ impl Watch {
 
     /// It is to be tracked from its first poll on.
     pub(crate) fn set_tracked(&mut self) {
-        self.track = Track::Yes;
+        if let Track::IfAsked = self.track {
+            self.track = Track::Yes;
+        }
+        if registry().is_watched() {
+            self.make_tracking();
+        }
+    }
+
+    /// Makes what its first poll needs to track it.
+    fn make_tracking(&mut self) {
+        if let Track::IfAsked | Track::Yes = self.track
+            && let Some(tracking) = Tracking::made()
+        {
+            self.track = Track::Ready(tracking);
+        }
     }
 
     pub(crate) fn label(&self) -> LabelId {
@@ -97,10 +117,21 @@ impl Watch {
     fn begin_tracking(&mut self) {
         let asked = match self.track {
             Track::IfAsked => registry().tracks_all(),
-            Track::Yes => registry().is_watched(),
+            Track::Yes | Track::Ready(_) => registry().is_watched(),
             Track::Tracked(_) => false,
         };
-        if asked && let Some(tracking) = Tracking::begin(self.label(), self.runtime, self.task) {
+        if !asked {
+            return;
+        }
+        let tracking = match std::mem::replace(&mut self.track, Track::Yes) {
+            Track::Ready(tracking) => Some(tracking),
+            other => {
+                self.track = other;
+                Tracking::at_first_poll()
+            }
+        };
+        let (label, runtime, task) = (self.label(), self.runtime, self.task);
+        if let Some(tracking) = tracking.and_then(|it| it.begin(label, runtime, task)) {
             self.track = Track::Tracked(tracking);
         }
     }
@@ -108,7 +139,7 @@ impl Watch {
     fn tracking(&self) -> Option<&Tracking> {
         match &self.track {
             Track::Tracked(tracking) => Some(tracking),
-            Track::IfAsked | Track::Yes => None,
+            Track::IfAsked | Track::Yes | Track::Ready(_) => None,
         }
     }
 }
@@ -207,10 +238,20 @@ fn begin_anew(watch: &mut Watch, thread: &'static Thread, cx: &Context<'_>, anch
 // As `begin_full`.
 #[inline(never)]
 fn close(thread: &'static Thread, watch: &Watch, wanted: Wanted) {
-    if thread.record_paced(wanted, || watch.label()) {
+    let first = |ns| record_first(thread, watch, ns);
+    if thread.record_paced(wanted, || watch.label(), first) {
         return;
     }
     close_full(thread, watch);
+}
+
+// Takes the label from the watch again, so that the common case need not keep it.
+// `black_box` keeps the compiler from handing the label over in place of the watch: two
+// instructions in each poll (`cargo bench --bench poll_instructions`).
+#[cold]
+#[inline(never)]
+fn record_first(thread: &'static Thread, watch: &Watch, ns: u64) {
+    thread.record_first(black_box(watch).label(), ns);
 }
 
 #[inline(never)]

@@ -343,7 +343,7 @@ impl<'a> Findings<'a> {
             .iter()
             .map(|(name, recorder)| {
                 let mut histogram = Histogram::new();
-                recorder.add_to(&mut histogram);
+                histogram.add_recorder(recorder);
                 all.merge(&histogram);
                 let task = task(name);
                 TaskPolls {

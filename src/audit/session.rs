@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use crate::audit::measure::Spent;
 use crate::clock;
-use crate::histogram::Recorder;
 use crate::os::Doing;
+use crate::recorder::Recorder;
 use crate::registry::lock;
 use crate::report::Report;
 use crate::severity::{Severity, Thresholds};

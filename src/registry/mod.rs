@@ -12,6 +12,7 @@
 mod demand;
 mod labels;
 mod parking;
+mod ready;
 mod tag;
 mod thread;
 mod threads;
@@ -21,10 +22,11 @@ use std::collections::HashMap;
 use std::panic::Location;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Relaxed, Release};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::escape::cut_name;
-use crate::histogram::{Histogram, Recorder};
+use crate::histogram::Histogram;
+use crate::registry::thread::Counted;
 use crate::sync::AtomicU32;
 
 use demand::Demands;
@@ -33,6 +35,7 @@ use threads::Threads;
 
 pub(crate) use demand::{Demand, DemandGuard};
 pub(crate) use labels::{Label, MAX_LABELS};
+pub(crate) use ready::{note_tracking, stocks, uses_tracking};
 pub(crate) use tag::{LabelId, Place, RuntimeId, TIMED, Tag, Timing, runtime_in};
 pub(crate) use thread::Thread;
 
@@ -119,7 +122,7 @@ impl Registry {
 
     /// An entry for the calling thread; `None` where there are too many threads.
     pub(crate) fn enrol(&self) -> Option<&'static Thread> {
-        let thread = self.threads.take()?;
+        let thread = self.threads.take(self.is_watched())?;
         thread.take();
         thread.parking.forget();
         thread.set_polls_apart(false);
@@ -178,18 +181,14 @@ impl Registry {
     /// What all threads have counted, by label; labels without a poll are left out.
     pub(crate) fn polls_by_label(&self) -> HashMap<LabelId, Histogram> {
         let mut merged = HashMap::new();
-        self.for_each_thread(|_, thread| add_all(&thread.recorders, &mut merged));
+        self.for_each_thread(|_, thread| thread.add_counted(Counted::Polls, &mut merged));
         merged
     }
 
     /// How long tracked futures waited to be polled, by label.
     pub(crate) fn delays_by_label(&self) -> HashMap<LabelId, Histogram> {
         let mut merged = HashMap::new();
-        self.for_each_thread(|_, thread| {
-            if let Some(delays) = thread.delays.get() {
-                add_all(&delays[..], &mut merged);
-            }
-        });
+        self.for_each_thread(|_, thread| thread.add_counted(Counted::Delays, &mut merged));
         merged
     }
 
@@ -201,15 +200,6 @@ impl Registry {
     /// How many futures were not tracked because there were too many.
     pub(crate) fn untracked(&self) -> u64 {
         self.untracked.load(Relaxed)
-    }
-}
-
-fn add_all(recorders: &[OnceLock<Box<Recorder>>], merged: &mut HashMap<LabelId, Histogram>) {
-    for (id, recorder) in (0..).zip(recorders) {
-        if let Some(recorder) = recorder.get() {
-            let histogram = merged.entry(LabelId(id)).or_insert_with(Histogram::new);
-            recorder.add_to(histogram);
-        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! What one thread owns: its slot, its recorders, and who it is.
 
+use std::collections::HashMap;
 #[cfg(tokio_unstable)]
 use std::panic::Location;
 use std::sync::OnceLock;
@@ -7,21 +8,43 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64};
 
 use crate::clock::{self, Ticks};
-use crate::histogram::Recorder;
+use crate::histogram::Histogram;
 use crate::os::OwnStack;
+use crate::pending::Pending;
+use crate::recorder::{self, Recorder};
 use crate::registry::MAX_LABELS;
 use crate::registry::parking::Parking;
+use crate::registry::ready;
 use crate::registry::tag::{LabelId, Place, Timing, key};
 use crate::registry::timed_place::TimedPlace;
 use crate::slot::{Seq, Slot, Wanted};
+
+/// A recorder for each label, made when it is needed.
+pub(super) type Recorders = [OnceLock<Box<Recorder>>; MAX_LABELS];
+
+/// How many different durations wait at once for a counter, on one thread: 1 KiB.
+const PENDING: usize = 64;
+
+/// What a recorder of a thread counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Counted {
+    /// How long polls took.
+    Polls,
+    /// How long tracked futures waited from being woken to being polled.
+    Delays,
+}
+
+/// In what [`Pending`] keeps of a duration, beside its label.
+const IS_DELAY: u16 = 1 << 15;
+const _: () = assert!(MAX_LABELS <= IS_DELAY as usize);
 
 /// What one thread owns: its slot, its recorders, and who it is.
 #[derive(Debug)]
 pub(crate) struct Thread {
     pub(crate) slot: Slot,
-    pub(super) recorders: [OnceLock<Box<Recorder>>; MAX_LABELS],
+    recorders: Recorders,
     /// How long tracked futures waited from being woken to being polled.
-    pub(super) delays: OnceLock<Box<[OnceLock<Box<Recorder>>; MAX_LABELS]>>,
+    delays: OnceLock<Box<Recorders>>,
     /// [`Place`], packed, and the [`key`] that is made of it; set by the thread itself,
     /// or by the one that has taken its worker over.
     timed_place: TimedPlace,
@@ -45,6 +68,8 @@ pub(crate) struct Thread {
     /// Its number in the slot.
     audited_seq: AtomicU64,
     pub(super) taken: AtomicBool,
+    /// Durations that wait for a recorder, or for a chunk of one.
+    pending: Pending<PENDING>,
 }
 
 /// How many of them a thread remembers.
@@ -116,24 +141,28 @@ impl Thread {
             audit: AtomicU64::new(0),
             audited_seq: AtomicU64::new(0),
             taken: AtomicBool::new(true),
+            pending: Pending::new(),
         }
     }
 
-    /// Polling thread only: of how long tracked futures of one label waited to be
-    /// polled, once woken.
-    pub(crate) fn delay_recorder(&self, label: LabelId) -> &Recorder {
-        let delays = self
-            .delays
-            .get_or_init(|| Box::new([const { OnceLock::new() }; MAX_LABELS]));
-        delays[label.index() % MAX_LABELS].get_or_init(new_recorder)
+    /// An entry for a thread that is new, where there is a watchdog: from the stock.
+    /// `None` where none is left. Allocates nothing.
+    pub(super) fn from_stock() -> Option<Box<Self>> {
+        ready::THREADS.take()
     }
 
     /// Owner only: counts the poll in progress, if it was paced and there is no more
-    /// to its end; whether it did.
+    /// to its end; whether it did. Where there is no counter yet for a poll of this
+    /// duration, `first` is to [count it](Self::record_first).
     ///
     /// Without a call in the common case, so that it saves no registers.
     #[inline]
-    pub(crate) fn record_paced(&self, wanted: Wanted, label: impl FnOnce() -> LabelId) -> bool {
+    pub(crate) fn record_paced(
+        &self,
+        wanted: Wanted,
+        label: impl FnOnce() -> LabelId,
+        first: impl FnOnce(u64),
+    ) -> bool {
         if let Some(start) = self.slot.paced(wanted)
             && let Some(recorder) = self.recorder_cell(label()).get()
             && let Some(ns) = clock::ns_from_to(start, clock::counter_ticks())
@@ -141,19 +170,90 @@ impl Thread {
             if !recorder.try_record(ns) {
                 // Not by another reading of the clock, which might have its place
                 // already, and leave this one without for ever.
-                recorder.record(ns);
+                first(ns);
             }
             return true;
         }
         false
     }
 
+    /// Owner only: counts the first poll of such a duration, or keeps it until there is
+    /// a counter.
+    #[cold]
+    pub(crate) fn record_first(&self, label: LabelId, ns: u64) {
+        self.count(Counted::Polls, label, ns, 1);
+    }
+
     /// Owner only: counts a poll that began at `start`, for as many as it stands for.
     pub(crate) fn record(&self, label: LabelId, start: Ticks, end: Ticks, one_in: u32) {
         let ns = clock::ns_from_to(start, end).unwrap_or(0);
-        self.recorder_cell(label)
-            .get_or_init(new_recorder)
-            .record_many(ns, one_in.max(1));
+        let times = u64::from(one_in.max(1));
+        let recorder = self.recorder_cell(label).get();
+        if !recorder.is_some_and(|recorder| recorder.try_record_many(ns, times)) {
+            self.count(Counted::Polls, label, ns, times);
+        }
+    }
+
+    /// Owner only: counts how long a tracked future waited to be polled, once woken.
+    pub(crate) fn record_delay(&self, label: LabelId, ns: u64) {
+        self.count(Counted::Delays, label, ns, 1);
+    }
+
+    /// Owner only: counts a duration, or keeps it until there is a counter for it.
+    ///
+    /// Allocates nothing. A duration for which there is no room to wait is left out, and
+    /// counted as such.
+    #[cold]
+    fn count(&self, counted: Counted, label: LabelId, ns: u64, times: u64) {
+        if self.try_count(counted, label, ns, times) {
+            // There may be one by now for those that wait, too.
+            self.pending.settle(|what, ns, times| {
+                let (counted, label) = of_pending(what);
+                self.try_count(counted, label, ns, times)
+            });
+        } else if !self.pending.add(to_pending(counted, label), ns, times) {
+            recorder::leave_uncounted(times);
+        }
+    }
+
+    fn try_count(&self, counted: Counted, label: LabelId, ns: u64, times: u64) -> bool {
+        let cell = match counted {
+            Counted::Polls => Some(self.recorder_cell(label)),
+            Counted::Delays => recorder::fill(&self.delays, &ready::TABLES)
+                .map(|delays| &delays[label.index() % MAX_LABELS]),
+        };
+        cell.and_then(Recorder::of)
+            .is_some_and(|recorder| recorder.record_from_stock(ns, times))
+    }
+
+    /// Adds, by label, what it has counted and what waits to be; labels without any are
+    /// left out.
+    pub(super) fn add_counted(&self, counted: Counted, merged: &mut HashMap<LabelId, Histogram>) {
+        let recorded = || {
+            let mut by_label = HashMap::new();
+            let recorders = match counted {
+                Counted::Polls => Some(&self.recorders),
+                Counted::Delays => self.delays.get().map(Box::as_ref),
+            };
+            for (id, recorder) in (0..).zip(recorders.into_iter().flatten()) {
+                if let Some(recorder) = recorder.get() {
+                    let histogram = by_label.entry(LabelId(id)).or_insert_with(Histogram::new);
+                    histogram.add_recorder(recorder);
+                }
+            }
+            by_label
+        };
+        let by_label = self.pending.read(recorded, |by_label, what, ns, times| {
+            let (waits_for, label) = of_pending(what);
+            if waits_for == counted {
+                let histogram = by_label.entry(label).or_insert_with(Histogram::new);
+                histogram.record_many(ns, times);
+            }
+        });
+        for (label, histogram) in by_label {
+            let all = merged.entry(label).or_insert_with(Histogram::new);
+            all.merge(&histogram);
+        }
     }
 
     #[inline]
@@ -270,7 +370,18 @@ fn key_of(place: u64, timing: u32) -> u64 {
     key::of(Place::unpack(place), Timing(timing))
 }
 
-#[cold]
-fn new_recorder() -> Box<Recorder> {
-    Box::new(Recorder::new())
+const fn to_pending(counted: Counted, label: LabelId) -> u16 {
+    match counted {
+        Counted::Polls => label.0,
+        Counted::Delays => label.0 | IS_DELAY,
+    }
+}
+
+const fn of_pending(what: u16) -> (Counted, LabelId) {
+    let counted = if what & IS_DELAY == 0 {
+        Counted::Polls
+    } else {
+        Counted::Delays
+    };
+    (counted, LabelId(what & !IS_DELAY))
 }

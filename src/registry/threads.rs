@@ -29,7 +29,11 @@ impl Threads {
     }
 
     /// An entry for the calling thread alone; `None` where there are too many threads.
-    pub(super) fn take(&self) -> Option<&'static Thread> {
+    ///
+    /// One from stock, if there is a watchdog: the thread is within its first poll. Only
+    /// where more threads are new at once than there are in stock, one is made here, as a
+    /// poll that nobody can see would be worse.
+    pub(super) fn take(&self, is_watched: bool) -> Option<&'static Thread> {
         let free = |thread: &&'static Thread| {
             // Acquire: pairs with the release in `Registry::dismiss`.
             let taken = thread.taken.compare_exchange(false, true, Acquire, Relaxed);
@@ -45,7 +49,9 @@ impl Threads {
                     self.refused.fetch_add(1, Relaxed);
                     return None;
                 };
-                let entry: &'static Thread = Box::leak(Box::new(Thread::new()));
+                let in_stock = is_watched.then(Thread::from_stock).flatten();
+                let entry = in_stock.unwrap_or_else(|| Box::new(Thread::new()));
+                let entry: &'static Thread = Box::leak(entry);
                 // Empty until now: no number is given away twice.
                 let _ = self.entries.get(number)?.set(entry);
                 Some(entry)

@@ -39,6 +39,7 @@ use crate::report::{self, Report, SCHEMA_VERSION, TaskPolls};
 use crate::rollcall;
 use crate::runtime::{Gone, Runtime};
 use crate::sampler;
+use crate::supply::Supplied;
 use crate::threads;
 use crate::track;
 
@@ -151,6 +152,8 @@ impl Watchdog {
             delivery: Delivery::start(clock, tick, &settings.on_stall, settings.short_slices)?,
             investigator: investigator.handle(),
         }));
+        // Before polls see that there is a watchdog.
+        let supplied = Supplied::begin();
         let polls_before = registry().polls_by_label();
         let delays_before = registry().delays_by_label();
         let demand = registry().demand(Demand {
@@ -194,6 +197,7 @@ impl Watchdog {
             driven,
             stuck_after_ns,
             short_slices: settings.short_slices,
+            _supplied: supplied,
         }));
 
         let sentinel = gone.sentinel();

@@ -19,6 +19,7 @@ use crate::idle::Sleep;
 use crate::os;
 use crate::registry::registry;
 use crate::stall::Phase;
+use crate::supply;
 use crate::watchdog::lateness::Lateness;
 use crate::watchdog::observe::Observer;
 use crate::watchdog::shared::{Request, Shared};
@@ -106,6 +107,9 @@ impl Patrol {
             self.hand_on(&mut told, &seen);
             self.ask_whether_driven(&seen);
             self.have_stuck_looked_for(seen.now_ns);
+            if supply::is_low() {
+                self.shared.request(Request::Refill);
+            }
 
             // What this thread has done since it looked is no standstill.
             let done_ns = self.clock.now_ns().min(seen.now_ns + WORK_NS);

@@ -32,6 +32,8 @@ pub(crate) enum Request {
     },
     ResumeSampling,
     LookForStuck,
+    /// To make what polls may need, which runs low.
+    Refill,
 }
 
 #[derive(Debug)]

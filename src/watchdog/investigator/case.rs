@@ -15,6 +15,7 @@ use crate::probes::Probes;
 use crate::registry::{lock, registry};
 use crate::runtime::Runtime;
 use crate::stall::{Frame, Phase, Stack, StallId, StallKind};
+use crate::supply::{self, Supplied};
 use crate::track;
 use crate::trim;
 use crate::watchdog::investigator::Capturers;
@@ -126,6 +127,8 @@ pub(crate) struct CaseSettings {
     /// From when on a tracked future counts as stuck.
     pub(crate) stuck_after_ns: Option<u64>,
     pub(crate) short_slices: bool,
+    /// Here, because its drop may wait.
+    pub(crate) _supplied: Supplied,
 }
 
 /// The stalls of one watchdog.
@@ -179,6 +182,7 @@ impl Case {
                     self.find_out_whether_driven(of, age_ns, capturers)
                 }
                 Request::ResumeSampling => self.settings.shared.lag.resume(),
+                Request::Refill => supply::refill(),
                 Request::LookForStuck => self.next_stuck_ns = Some(0),
             }
         }

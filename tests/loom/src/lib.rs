@@ -1,24 +1,32 @@
-//! All interleavings of one owner and one observer of a slot, and of those that make a
-//! thread's key.
+//! All interleavings of one owner and one observer, of a slot and of what waits to be
+//! counted; and of those that make a thread's key.
 //!
-//! `src/slot.rs` and `src/registry/timed_place.rs` are compiled once more, here, with
-//! loom's atomics in place of the standard ones. Run it optimized: `cargo test --release -p stallscope-loom`.
+//! `src/slot.rs`, `src/pending.rs` and `src/registry/timed_place.rs` are compiled once more,
+//! here, with loom's atomics in place of the standard ones. Run it optimized:
+//! `cargo test --release -p stallscope-loom`.
 
 #![cfg(test)]
 
 mod sync {
     pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, fence};
+    pub(crate) use loom::thread::yield_now;
 }
 
 #[path = "../../../src/registry/timed_place.rs"]
 mod timed_place;
 
 #[allow(dead_code)]
+#[path = "../../../src/pending.rs"]
+mod pending;
+
+#[allow(dead_code)]
 #[path = "../../../src/slot.rs"]
 mod slot;
 
 use loom::sync::Arc;
+use loom::sync::atomic::AtomicU64;
 use loom::sync::atomic::Ordering::Relaxed;
+use pending::Pending;
 use slot::{Poll, Slot, Stamp};
 use sync::AtomicU32;
 use timed_place::TimedPlace;
@@ -253,4 +261,82 @@ fn a_key_follows_the_one_that_takes_a_worker_over() {
         |place, timing| place.set(2, timing, key_of),
         |place, timing| place.replace(1, 3, timing, key_of),
     ]);
+}
+
+/// A thread's counters, and what waits for them.
+struct Counts {
+    pending: Pending<1>,
+    times: AtomicU64,
+    sum_ns: AtomicU64,
+}
+
+impl Counts {
+    /// With this duration waiting.
+    fn waiting(ns: u64) -> Arc<Self> {
+        let counts = Counts {
+            pending: Pending::new(),
+            times: AtomicU64::new(0),
+            sum_ns: AtomicU64::new(0),
+        };
+        assert!(counts.pending.add(1, ns, 1));
+        Arc::new(counts)
+    }
+
+    fn settle(&self) {
+        let bump = |count: &AtomicU64, by| count.store(count.load(Relaxed) + by, Relaxed);
+        self.pending.settle(|_, ns, times| {
+            bump(&self.times, times);
+            bump(&self.sum_ns, ns * times);
+            true
+        });
+    }
+
+    /// How many durations there are, and their sum, unless the owner is moving some.
+    fn read(&self) -> Option<(u64, u64)> {
+        let mut counted = || (self.times.load(Relaxed), self.sum_ns.load(Relaxed));
+        let mut add = |all: &mut (u64, u64), _, ns, times| {
+            all.0 += times;
+            all.1 += ns * times;
+        };
+        let (all, is_whole) = self.pending.try_read(&mut counted, &mut add);
+        is_whole.then_some(all)
+    }
+}
+
+/// Runs `owner` beside a reader, as two threads; what the reader has found.
+// Not one of them on the main thread: loom then explores hardly anything.
+fn read_beside(counts: &Arc<Counts>, owner: fn(&Counts)) -> Option<(u64, u64)> {
+    let owner = {
+        let counts = Arc::clone(counts);
+        loom::thread::spawn(move || owner(&counts))
+    };
+    let reader = {
+        let counts = Arc::clone(counts);
+        loom::thread::spawn(move || counts.read())
+    };
+    owner.join().unwrap();
+    reader.join().unwrap()
+}
+
+#[test]
+fn what_waits_is_found_once_while_it_is_counted() {
+    model_bounded(|| {
+        let counts = Counts::waiting(5);
+        let read = read_beside(&counts, Counts::settle);
+        assert!(matches!(read, None | Some((1, 5))), "{read:?}");
+        assert_eq!(counts.read(), Some((1, 5)));
+    });
+}
+
+#[test]
+fn what_waits_is_never_taken_for_what_waited_before_it() {
+    model_bounded(|| {
+        let counts = Counts::waiting(5);
+        let read = read_beside(&counts, |counts| {
+            counts.settle();
+            assert!(counts.pending.add(2, 70, 1));
+        });
+        assert!(matches!(read, None | Some((1, 5) | (2, 75))), "{read:?}");
+        assert_eq!(counts.read(), Some((2, 75)));
+    });
 }
