@@ -79,11 +79,12 @@ pub mod stacks {
     //!   stack, and looks again whether nothing moved. The thread is not touched: a
     //!   signal would make `nanosleep`, `poll`, `epoll_wait` and reads under a
     //!   timeout return EINTR.
-    //! - **Running**: it sends one signal
-    //!   ([`Builder::signal`](crate::Builder::signal)) whose handler copies registers
-    //!   and stack and does nothing else: no allocation, no lock, errno kept. A
-    //!   thread at work in the kernel answers when it comes back from there, and the
-    //!   answer is picked up then. While a turn lasts that computes and has nothing
+    //! - **Running**: a timer on the thread's own CPU clock sends one signal
+    //!   ([`Builder::signal`](crate::Builder::signal)) at the scheduler's next tick, 4 ms
+    //!   at most at 250 Hz. The handler copies registers and stack and does nothing else:
+    //!   no allocation, no lock, no system call but `gettid`, all other signals masked,
+    //!   errno kept. The signal comes on the thread's way back to user mode, so no system
+    //!   call is cut short. The answer is picked up at one of the next looks. While a turn lasts that computes and has nothing
     //!   watched in it, the handler is also asked, ever more rarely, for tokio's id of
     //!   the task: one and the same throughout is likely
     //!   [one poll](crate::Stall::is_one_poll), several are several polls.
@@ -122,10 +123,19 @@ pub mod stacks {
     //! - A thread becomes known when a watched poll or the lag sampler runs on it, or
     //!   at once with [`Builder::install`](crate::Builder::install). Of one that is
     //!   not known there is neither stack nor cause.
-    //! - A signal that is sent to a running thread may reach it just after it has
-    //!   gone to sleep. It is sent with SA_RESTART, but the calls named above return
-    //!   EINTR even so. So it is sent only to a thread that has run lately without
-    //!   sleeping at all; another is asked later.
+    //! - Such timers are safe on x86-64 from Linux 5.9 on and on aarch64 from 5.16 on. On
+    //!   older kernels a signal is sent directly, to a thread that was seen running twice
+    //!   without a switch between. The thread may have entered a system call since, and the
+    //!   calls named above then return EINTR, whatever SA_RESTART says. On all kernels
+    //!   `io_uring_enter` and KVM's `KVM_RUN` may still be interrupted.
+    //! - The handler needs room: some 5 KiB with AVX-512. A thread whose alternate signal
+    //!   stack is smaller, or that has none and a stack below 64 KiB, is never signalled.
+    //!   Nor is one that blocks the signal. A thread on a coroutine's stack has no stack.
+    //!   [`Health::no_stacks`](crate::Health::no_stacks) says which it is.
+    //! - An alternate stack that a thread sets up after its first watched poll is not
+    //!   noticed: leave room for the handler there.
+    //! - Of stacks of more than 512 frames the innermost and the outermost 256 are kept. Over
+    //!   262,144 frames or 16 MiB there is no stack.
     //! - A program that handles the signal itself keeps its handler, and has no
     //!   stacks of running threads: [`Health::no_stacks`](crate::Health::no_stacks).
 }

@@ -269,7 +269,8 @@ impl Capturer {
             // The answer may be of the time before: see `last_words`.
             return (Err(Miss::Moved), None);
         }
-        let known = self.take_late(thread.tid()).filter(|late| late.id == of.id);
+        let known = self.take_late(thread.tid());
+        let known = known.filter(|late| late.id == of.id && !signal::is_hopeless(&late.request));
         let late = match known {
             Some(late) => Ok(late),
             None => self.ask(signal, target, ran, 0),

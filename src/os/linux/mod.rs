@@ -9,7 +9,7 @@ mod capture;
 #[cfg(test)]
 mod cost;
 #[cfg(all(test, target_arch = "x86_64"))]
-#[allow(clippy::print_stdout)]
+#[allow(clippy::print_stdout, clippy::unwrap_used)]
 mod eintr;
 mod ends;
 mod event;

@@ -18,10 +18,9 @@ use std::time::{Duration, Instant};
 use crate::os::Miss;
 use crate::os::platform::handler;
 use crate::os::platform::own_stack::OwnStack;
-use crate::os::platform::request::{Answer, Request, Want};
+use crate::os::platform::request::{Request, Want};
 use crate::os::platform::thread::thread_id;
 use crate::os::platform::timer::{self, Timer};
-use crate::os::platform::unwind::StackCopy;
 
 /// How long a directed signal's handler is waited for.
 const PATIENCE: Duration = Duration::from_millis(5);
@@ -48,14 +47,14 @@ const MASK_PAUSE: Duration = Duration::from_micros(500);
 /// What is known of timers, for the process.
 static TIMERS: AtomicU8 = AtomicU8::new(UNKNOWN);
 const UNKNOWN: u8 = 0;
-const WORK: u8 = 1;
-const DO_NOT: u8 = 2;
+const TRYING: u8 = 1;
+const WORK: u8 = 2;
+const DO_NOT: u8 = 3;
 
 /// Asks a thread for a copy of its stack. `ran`: it was seen running in two looks, and
 /// was not switched out in between.
 ///
-/// Never waits for the thread where timers are used; 5 ms at most elsewhere. Once in a
-/// process it takes the CPU until the next tick, to see whether timers work.
+/// Never waits for the thread where timers are used; 5 ms at most elsewhere.
 pub(crate) fn ask(signal: c_int, want: &Want, ran: bool) -> Result<Request, Miss> {
     if blocks(want.tid, signal) {
         return Err(Miss::SignalBlocked);
@@ -65,9 +64,7 @@ pub(crate) fn ask(signal: c_int, want: &Want, ran: bool) -> Result<Request, Miss
         match by_timer(signal, want) {
             Ok(request) => {
                 try_timers_once(signal);
-                if may_use_timers() {
-                    return Ok(request);
-                }
+                return Ok(request);
             }
             // Such a call may be forbidden; a signal may not be.
             Err(Miss::NotPermitted) => TIMERS.store(DO_NOT, Relaxed),
@@ -89,7 +86,7 @@ fn by_timer(signal: c_int, want: &Want) -> Result<Request, Miss> {
 /// Relaxed throughout: whoever finds out, finds the same.
 fn may_use_timers() -> bool {
     match TIMERS.load(Relaxed) {
-        WORK => true,
+        WORK | TRYING => true,
         UNKNOWN if timer::are_harmless() => true,
         _ => {
             TIMERS.store(DO_NOT, Relaxed);
@@ -98,19 +95,35 @@ fn may_use_timers() -> bool {
     }
 }
 
-/// Sees whether a timer on the clock of this thread is answered. A kernel's release is a
-/// claim: gVisor, for one, has not all that it claims.
+/// Whether a request is never answered, since timers have turned out not to work.
+pub(crate) fn is_hopeless(request: &Request) -> bool {
+    request.timer.is_some() && TIMERS.load(Relaxed) == DO_NOT
+}
+
+/// Sees whether timers are answered, on a thread of its own: it takes a CPU until the next
+/// tick. A kernel's release is a claim: gVisor, for one, has not all that it claims.
 fn try_timers_once(signal: c_int) {
-    if TIMERS.load(Relaxed) != UNKNOWN {
+    let first = TIMERS.compare_exchange(UNKNOWN, TRYING, Relaxed, Relaxed);
+    if first.is_err() {
         return;
     }
+    let thread = std::thread::Builder::new().name("stallscope-trial".into());
+    let tried = thread.spawn(move || {
+        TIMERS.store(outcome_of_trial(signal), Relaxed);
+    });
+    if tried.is_err() {
+        TIMERS.store(UNKNOWN, Relaxed);
+    }
+}
+
+fn outcome_of_trial(signal: c_int) -> u8 {
     let tid = thread_id();
     let stack = OwnStack::new();
     stack.note();
     let known = stack.known(tid).filter(|known| known.room().is_ok());
     let Some(known) = known.filter(|_| !blocks(tid, signal)) else {
         // Nothing can be found out here, and the release is most likely right.
-        return TIMERS.store(WORK, Relaxed);
+        return WORK;
     };
     let want = Want {
         tid,
@@ -120,19 +133,19 @@ fn try_timers_once(signal: c_int) {
         room: 0,
     };
     let Ok(request) = by_timer(signal, &want) else {
-        return;
+        return UNKNOWN;
     };
-    let mut stack = StackCopy::default();
     let (start, start_ns) = (Instant::now(), timer::cpu_ns(tid).unwrap_or(0));
     while start.elapsed() < TRIAL {
-        if !matches!(request.answer(&mut stack), Answer::Late) {
-            return TIMERS.store(WORK, Relaxed);
+        if request.is_answered() {
+            return WORK;
         }
         let now_ns = timer::cpu_ns(tid).unwrap_or(0);
         if now_ns.saturating_sub(start_ns) > SURELY_EXPIRED_NS {
-            return TIMERS.store(DO_NOT, Relaxed);
+            return DO_NOT;
         }
     }
+    UNKNOWN
 }
 
 /// Whether a thread blocks a signal, and goes on to.

@@ -1,0 +1,149 @@
+//! The protocol of requests, with handlers that are called by hand.
+
+use super::*;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// One test after another fills the table.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn want(tid: i32, bounds: Range<usize>) -> Want {
+    Want {
+        tid,
+        up_to: bounds.end,
+        bounds,
+        room: 0,
+    }
+}
+
+fn registers(sp: usize) -> Registers {
+    Registers {
+        pc: 1,
+        sp: sp as u64,
+        fp: None,
+        lr: 0,
+    }
+}
+
+fn request(want: &Want) -> Request {
+    loop {
+        // Other tests capture meanwhile.
+        if let Ok(request) = Request::new(want) {
+            return request;
+        }
+    }
+}
+
+#[test]
+fn what_lies_on_the_stack_is_copied_up_to_its_end() {
+    let _alone = alone();
+    let stack: Vec<u64> = (0..100).collect();
+    let low = stack.as_ptr().expose_provenance();
+    let bounds = low..low + 800;
+    let mut copy = StackCopy::default();
+    let asked = request(&want(7, bounds.clone()));
+    assert!(claim(asked.number(), 8).is_none(), "another thread");
+    let handler = claim(asked.number(), 7).unwrap();
+    assert!(claim(asked.number(), 7).is_none(), "twice");
+    assert!(matches!(asked.answer(&mut copy), Answer::Late));
+    handler.copy(&registers(low + 80));
+    handler.done(5, 6);
+    let Answer::Copied(sample) = asked.answer(&mut copy) else {
+        panic!();
+    };
+    assert_eq!((sample.task, sample.at), (Some(5), 6));
+    assert_eq!((copy.start, copy.bytes.len()), (low as u64 + 80, 720));
+    assert_eq!(copy.bytes[..8], 10_u64.to_ne_bytes());
+
+    let asked = request(&want(7, bounds));
+    let handler = claim(asked.number(), 7).unwrap();
+    handler.copy(&registers(low + 800));
+    handler.done(0, 0);
+    assert!(matches!(asked.answer(&mut copy), Answer::Foreign(_)));
+}
+
+#[test]
+fn a_stack_that_is_too_large_for_the_buffer_says_how_large() {
+    let _alone = alone();
+    let stack = vec![3_u64; SMALL / 8 + 10];
+    let low = stack.as_ptr().expose_provenance();
+    let mut wanted = want(7, low..low + stack.len() * 8);
+    let mut copy = StackCopy::default();
+    for room in [0, stack.len() * 8] {
+        wanted.room = room;
+        let asked = request(&wanted);
+        let handler = claim(asked.number(), 7).unwrap();
+        handler.copy(&registers(low));
+        handler.done(0, 0);
+        match asked.answer(&mut copy) {
+            Answer::Larger(_, length) => assert_eq!((room, length), (0, stack.len() * 8)),
+            Answer::Copied(_) => assert_eq!((room, copy.bytes.len()), (stack.len() * 8, room)),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn of_a_request_that_is_taken_back_nothing_is_left() {
+    let _alone = alone();
+    let word = [0_u64; 4];
+    let low = word.as_ptr().expose_provenance();
+    let wanted = want(7, low..low + 32);
+    // Before the handler, while it is at work, and after.
+    for when in 0..3 {
+        let asked = request(&wanted);
+        let number = asked.number();
+        let entry = asked.entry();
+        let handler = (when > 0).then(|| claim(number, 7).unwrap());
+        if when == 1 {
+            drop(asked);
+            assert_eq!(entry.state.load(Relaxed) & LOW, ABANDONED);
+            handler.unwrap().done(0, 0);
+        } else {
+            if let Some(handler) = handler {
+                handler.done(0, 0);
+            }
+            drop(asked);
+        }
+        assert!(claim(number, 7).is_none(), "{when}");
+        assert_ne!(entry.state.load(Relaxed) >> BITS << BITS | REQUESTED, 0);
+    }
+}
+
+#[test]
+fn no_buffer_ever_has_two_writers() {
+    let _alone = alone();
+    let words: Vec<u64> = vec![9; 64];
+    let low = words.as_ptr().expose_provenance();
+    let (send, receive) = std::sync::mpsc::channel::<u64>();
+    let handlers = std::thread::spawn(move || {
+        let mut claimed = 0;
+        for number in receive {
+            if let Some(claim) = claim(number, 7) {
+                claim.copy(&registers(low));
+                claim.done(number, 0);
+                claimed += 1;
+            }
+        }
+        claimed
+    });
+    let mut copy = StackCopy::default();
+    let mut answered = 0;
+    for round in 0..20_000 {
+        let asked = request(&want(7, low..low + 512));
+        send.send(asked.number()).unwrap();
+        for _ in 0..round % 500 {
+            if let Answer::Copied(sample) = asked.answer(&mut copy) {
+                assert_eq!(sample.task, Some(asked.number()), "another's answer");
+                answered += 1;
+                break;
+            }
+            std::hint::spin_loop();
+        }
+    }
+    drop(send);
+    assert!(handlers.join().unwrap() >= answered);
+    drop(words);
+}
