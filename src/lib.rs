@@ -55,6 +55,7 @@ mod health;
 mod histogram;
 pub mod hooks;
 mod idle;
+mod isolate;
 mod ledger;
 mod limit;
 mod live;

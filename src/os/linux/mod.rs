@@ -8,18 +8,28 @@ mod calls;
 mod capture;
 #[cfg(test)]
 mod cost;
+mod debug_file;
+mod dwarf;
+mod elf;
+mod entry;
 #[cfg(all(feature = "interpose", target_env = "gnu"))]
 mod interpose;
+mod memory_left;
 mod modules;
 mod own;
 mod position;
+mod ranges;
+mod region;
 mod signal;
 #[cfg(test)]
 mod storm;
+mod symbol_table;
 mod symbolize;
 mod syscalls;
 mod terminal;
 mod thread;
+mod unit;
+mod units;
 mod unwind;
 #[cfg(all(feature = "interpose", target_env = "gnu"))]
 mod walk;
