@@ -1,252 +1,393 @@
-//! The thread that symbolizes: what it makes of a stack goes to whoever asked.
+//! One thread that symbolizes for the whole process: what it makes of a stack goes to
+//! whoever asked.
 //!
+//! Debug info is large, so it is read once, however many watchdogs there are. The thread
+//! starts with the first handle and ends by itself after the last; nobody waits for it.
 //! A stack that takes microseconds, as that of a line that stalls again and again does,
 //! need not wait until the thread is given a CPU.
+//!
+//! # After a fork
+//! The child has none of the parent's threads. A handle that was made before is of no
+//! use there: it rejects all, and its drop does nothing. A new one starts a new thread.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::fmt;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicUsize};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError, Weak};
+use std::thread::{self, Thread};
 use std::time::Duration;
 
-use crate::clock::Calibrated;
-use crate::detector::WorkerSeen;
-use crate::driven::Driven;
+use crossbeam_queue::ArrayQueue;
+
 use crate::error::Error;
+use crate::isolate::isolated;
 use crate::os::{ModuleFile, Symbolizer};
 use crate::registry::lock;
-use crate::stall::{Frame, Stack, StallId};
+use crate::stall::Frame;
 use crate::threads;
-use crate::trim;
 
 const THREAD_NAME: &str = "stallscope-explain";
-/// Stacks that wait; more are not symbolized.
+/// Stacks that wait, of all watchdogs; more are not symbolized.
 const QUEUE: usize = 64;
 /// After how long without a stack debug info is let go.
 const QUIET: Duration = Duration::from_secs(30);
 
+/// What is called with the functions of a stack, on the symbolizer's thread.
+pub(crate) type Reply = Box<dyn FnOnce(Result<Vec<Frame>, NoSymbols>) + Send>;
+
 /// A captured stack, to be symbolized.
-#[derive(Debug)]
 pub(crate) struct Job {
-    pub(crate) purpose: Purpose,
+    /// The innermost first; all others are return addresses.
     pub(crate) addresses: Vec<u64>,
-    pub(crate) modules: Vec<ModuleFile>,
+    pub(crate) modules: Arc<[ModuleFile]>,
+    /// Not called where the answer is [at hand](Sent::AtHand), nor where the job is
+    /// rejected or whoever sent it is gone.
+    pub(crate) reply: Reply,
 }
 
-/// What a stack was taken for.
-#[derive(Debug)]
-pub(crate) enum Purpose {
-    Stall {
-        id: StallId,
-        /// Not proven to be the stack of the worker, only that of its thread.
-        of_turn: bool,
-    },
-    /// To see whether this turn, of this age, is being driven.
-    Driven {
-        of: WorkerSeen,
-        age_ns: u64,
-        took_ns: u64,
-        driven: Arc<Driven>,
-    },
+impl fmt::Debug for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Job").finish_non_exhaustive()
+    }
+}
+
+/// Why a stack could not be symbolized at all, not even to bare addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoSymbols {
+    /// The code that reads debug info panicked where that is not expected.
+    Panicked,
 }
 
 /// What becomes of a job.
 #[derive(Debug)]
+#[must_use]
 pub(crate) enum Sent {
-    /// Done, without the thread. No stack if it turns out to be of something else than
-    /// the stall, or was not taken for one.
-    AtHand(Option<Stack>),
-    /// The thread will do it.
-    Coming,
+    /// Done, without the thread.
+    AtHand(Vec<Frame>),
+    /// The thread will reply.
+    Queued,
     /// Not done: too many wait.
-    TooMany,
+    Rejected,
 }
 
-/// Called by the thread with each stack, or with none where it turns out to be of
-/// something else.
-pub(crate) type Explained = Box<dyn Fn(StallId, Option<Stack>) + Send + Sync>;
-
-/// The queue to the thread, which ends when this is dropped.
+/// A handle on the process's symbolizer.
 #[derive(Debug)]
 pub(crate) struct Explainer {
-    sender: SyncSender<Job>,
-    desk: Arc<Desk>,
+    live: Option<Arc<Live>>,
+    asker: Arc<Asker>,
+    pid: u32,
 }
 
-/// What both sides of the queue work with.
-struct Desk {
-    clock: &'static Calibrated,
-    symbolizer: Mutex<Symbolizer>,
-    loaded: AtomicBool,
-    /// Stacks that wait or are being symbolized.
+/// Whoever has a handle.
+#[derive(Debug, Default)]
+struct Asker {
+    /// Stacks of this asker that wait or are being symbolized.
     pending: AtomicUsize,
-    explained: Explained,
+    gone: AtomicBool,
 }
 
-impl std::fmt::Debug for Desk {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Desk").finish_non_exhaustive()
+/// What all handles share; the thread does not, so that the last handle's drop is noticed.
+#[derive(Debug)]
+struct Live {
+    service: Arc<Service>,
+    thread: Thread,
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        // Release: pairs with the acquire in `run`.
+        self.service.closed.store(true, Release);
+        self.thread.unpark();
+    }
+}
+
+/// What handles and the thread share.
+struct Service {
+    queue: ArrayQueue<Entry>,
+    symbolizer: Mutex<Symbolizer>,
+    closed: AtomicBool,
+    loaded: AtomicBool,
+    /// In look-ups of addresses, and elsewhere.
+    panics_in_lookups: AtomicU64,
+    other_panics: AtomicU64,
+    lack: Mutex<Option<Arc<str>>>,
+    quiet: Duration,
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Service").finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug)]
+enum Entry {
+    Prepare(Arc<[ModuleFile]>),
+    Stack(Job, Arc<Asker>),
+}
+
+/// The symbolizer of one process, and of the child that it forked.
+struct Home {
+    pid: u32,
+    current: Mutex<Weak<Live>>,
+    forked: OnceLock<Box<Home>>,
+}
+
+impl Home {
+    fn new() -> Self {
+        Home {
+            pid: std::process::id(),
+            current: Mutex::default(),
+            forked: OnceLock::new(),
+        }
+    }
+
+    /// That of this process: the locks of a parent may be held for ever by threads that
+    /// the child does not have.
+    fn here() -> &'static Home {
+        static FIRST: OnceLock<Home> = OnceLock::new();
+        let pid = std::process::id();
+        let mut home = FIRST.get_or_init(Home::new);
+        while home.pid != pid {
+            home = home.forked.get_or_init(|| Box::new(Home::new()));
+        }
+        home
     }
 }
 
 impl Explainer {
+    /// A handle; the first starts the thread.
+    pub(crate) fn acquire() -> Result<Self, Error> {
+        Self::of(Home::here(), QUIET)
+    }
+
+    fn of(home: &Home, quiet: Duration) -> Result<Self, Error> {
+        let mut current = lock(&home.current);
+        let live = if let Some(live) = current.upgrade() {
+            live
+        } else {
+            let live = Arc::new(start(quiet)?);
+            *current = Arc::downgrade(&live);
+            live
+        };
+        Ok(Explainer {
+            live: Some(live),
+            asker: Arc::default(),
+            pid: home.pid,
+        })
+    }
+
+    /// `None` in a child of the process that the handle is of.
+    fn live(&self) -> Option<&Live> {
+        let live = self.live.as_deref()?;
+        (self.pid == std::process::id()).then_some(live)
+    }
+
     /// Whether a stack will be here in a moment: its debug info is loaded.
     pub(crate) fn is_prompt(&self) -> bool {
         // Relaxed: a guess at how long to wait, not data.
-        self.desk.loaded.load(Relaxed)
+        self.live
+            .as_deref()
+            .is_some_and(|live| live.service.loaded.load(Relaxed))
+    }
+
+    /// Has the executable's debug info read, on the symbolizer's thread: the first stall's
+    /// line would be late for it.
+    pub(crate) fn prepare(&self, modules: Arc<[ModuleFile]>) {
+        if let Some(live) = self.live()
+            && live.service.queue.push(Entry::Prepare(modules)).is_ok()
+        {
+            live.thread.unpark();
+        }
     }
 
     /// Never waits.
     pub(crate) fn send(&self, job: Job) -> Sent {
-        if let Some(frames) = self.desk.at_hand(&job) {
-            let stack = self.desk.answer(job.purpose, frames);
-            return Sent::AtHand(stack.and_then(|(_, stack)| stack));
+        let Some(live) = self.live() else {
+            return Sent::Rejected;
+        };
+        if let Some(frames) = self.at_hand(live, &job) {
+            return Sent::AtHand(frames);
         }
-        self.desk.pending.fetch_add(1, Relaxed);
-        if self.sender.try_send(job).is_ok() {
-            Sent::Coming
+        self.asker.pending.fetch_add(1, Relaxed);
+        let entry = Entry::Stack(job, Arc::clone(&self.asker));
+        if live.service.queue.push(entry).is_ok() {
+            live.thread.unpark();
+            Sent::Queued
         } else {
-            self.desk.pending.fetch_sub(1, Relaxed);
-            Sent::TooMany
+            self.asker.pending.fetch_sub(1, Relaxed);
+            Sent::Rejected
         }
     }
-}
 
-impl Desk {
-    /// If it takes microseconds, and none is waiting: a later stack must not be told
-    /// first.
-    fn at_hand(&self, job: &Job) -> Option<Vec<Frame>> {
-        // Acquire: pairs with the release in `run`, so that what was answered there
-        // comes before what is answered here.
-        if self.pending.load(Acquire) != 0 {
+    /// If it takes microseconds, and none of this asker waits: a later stack must not
+    /// overtake an earlier one.
+    fn at_hand(&self, live: &Live, job: &Job) -> Option<Vec<Frame>> {
+        // Acquire: pairs with the release in `Service::serve`, so that what was replied
+        // there comes before what is answered here.
+        if self.asker.pending.load(Acquire) != 0 {
             return None;
         }
-        // Debug info can be broken: a panic over it must not end whoever asks.
-        let found = catch_unwind(AssertUnwindSafe(|| {
-            let mut symbolizer = self.symbolizer.try_lock().ok()?;
-            symbolizer.at_hand(&job.addresses, &job.modules)
-        }));
-        found.ok().flatten()
-    }
-
-    /// The stack that it makes of the frames, and of which stall, if it is of one.
-    fn answer(&self, purpose: Purpose, frames: Vec<Frame>) -> Option<(StallId, Option<Stack>)> {
-        match purpose {
-            Purpose::Stall { id, of_turn } => Some((id, stack_of(frames, of_turn))),
-            Purpose::Driven {
-                of,
-                age_ns,
-                took_ns,
-                driven,
-            } => {
-                let passes = trim::passes_block_on(&frames);
-                driven.answer(&of, passes, age_ns, took_ns, self.clock.now_ns());
-                None
-            }
-        }
-    }
-}
-
-/// Starts the thread.
-pub(crate) fn start(clock: &'static Calibrated, explained: Explained) -> Result<Explainer, Error> {
-    let (sender, receiver) = sync_channel(QUEUE);
-    let desk = Arc::new(Desk {
-        clock,
-        symbolizer: Mutex::default(),
-        loaded: AtomicBool::new(false),
-        pending: AtomicUsize::new(0),
-        explained,
-    });
-    let of_thread = Arc::clone(&desk);
-    threads::start(THREAD_NAME, move || run(&receiver, &of_thread))?;
-    Ok(Explainer { sender, desk })
-}
-
-fn run(jobs: &Receiver<Job>, desk: &Desk) {
-    loop {
-        let job = if desk.loaded.load(Relaxed) {
-            jobs.recv_timeout(QUIET)
-        } else {
-            jobs.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        let mut symbolizer = match live.service.symbolizer.try_lock() {
+            Ok(symbolizer) => symbolizer,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
         };
-        match job {
-            Ok(job) => {
-                let frames = lock(&desk.symbolizer).symbolize(&job.addresses, job.modules);
-                desk.loaded.store(true, Relaxed);
-                if let Some((id, stack)) = desk.answer(job.purpose, frames) {
-                    (desk.explained)(id, stack);
-                }
-                desk.pending.fetch_sub(1, Release);
-            }
-            Err(RecvTimeoutError::Timeout) => {
-                lock(&desk.symbolizer).release();
-                desk.loaded.store(false, Relaxed);
-            }
-            Err(RecvTimeoutError::Disconnected) => return,
-        }
+        let found = isolated(|| symbolizer.at_hand(&job.addresses, &job.modules));
+        live.service.count_panics(&symbolizer, found.is_none());
+        found.flatten()
+    }
+
+    /// How often code that reads debug info, or a reply, has panicked in this process.
+    pub(crate) fn panics(&self) -> u64 {
+        // Relaxed: counters for people.
+        self.live.as_deref().map_or(0, |live| {
+            let Service {
+                panics_in_lookups,
+                other_panics,
+                ..
+            } = &*live.service;
+            panics_in_lookups.load(Relaxed) + other_panics.load(Relaxed)
+        })
+    }
+
+    /// Why lines or names are missing, for people: there is too little memory at the
+    /// moment, or debug info that nobody thought of.
+    pub(crate) fn lack(&self) -> Option<String> {
+        let lack = lock(&self.live()?.service.lack).clone();
+        lack.map(|lack| lack.to_string())
+            .or_else(|| match self.panics() {
+                0 => None,
+                panics => Some(format!(
+                    "reading debug info has panicked {panics} times: some functions are addresses only"
+                )),
+            })
     }
 }
 
-fn stack_of(frames: Vec<Frame>, of_turn: bool) -> Option<Stack> {
-    // Its thread may have handed the worker on.
-    let elsewhere = of_turn && trim::passes_block_in_place(&frames);
-    (!elsewhere).then(|| trim::stack_of(frames))
+impl Drop for Explainer {
+    fn drop(&mut self) {
+        if self.pid != std::process::id() {
+            // What it shares with the parent's threads may be in any state.
+            std::mem::forget(self.live.take());
+            return;
+        }
+        // Relaxed: whether an answer is still wanted is a hint that saves work.
+        self.asker.gone.store(true, Relaxed);
+    }
+}
+
+fn start(quiet: Duration) -> Result<Live, Error> {
+    let service = Arc::new(Service {
+        queue: ArrayQueue::new(QUEUE),
+        symbolizer: Mutex::default(),
+        closed: AtomicBool::new(false),
+        loaded: AtomicBool::new(false),
+        panics_in_lookups: AtomicU64::new(0),
+        other_panics: AtomicU64::new(0),
+        lack: Mutex::new(None),
+        quiet,
+    });
+    let of_thread = Arc::clone(&service);
+    let thread = threads::start(THREAD_NAME, move || of_thread.run())?;
+    Ok(Live {
+        service,
+        thread: thread.thread().clone(),
+    })
+}
+
+impl Service {
+    fn run(&self) {
+        loop {
+            // Acquire: pairs with the release in `Live::drop`, after which nothing is sent.
+            if self.closed.load(Acquire) {
+                // Nobody is left who wants a reply.
+                while let Some(entry) = self.queue.pop() {
+                    isolated(|| drop(entry));
+                }
+                return;
+            }
+            if let Some(entry) = self.queue.pop() {
+                self.serve(entry);
+            } else if self.loaded.load(Relaxed) {
+                self.wait_until_quiet();
+            } else {
+                thread::park();
+            }
+        }
+    }
+
+    /// Waits for the next entry, and lets debug info go if none comes for long.
+    fn wait_until_quiet(&self) {
+        let start = std::time::Instant::now();
+        loop {
+            let left = self.quiet.saturating_sub(start.elapsed());
+            if left.is_zero() {
+                break;
+            }
+            thread::park_timeout(left);
+            if self.closed.load(Relaxed) || !self.queue.is_empty() {
+                return;
+            }
+        }
+        self.symbolizer().release();
+        self.loaded.store(false, Relaxed);
+    }
+
+    fn symbolizer(&self) -> MutexGuard<'_, Symbolizer> {
+        // Panics are caught within, so that it is usable whatever has happened.
+        self.symbolizer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn serve(&self, entry: Entry) {
+        let (job, asker) = match entry {
+            Entry::Prepare(modules) => {
+                let mut symbolizer = self.symbolizer();
+                let prepared = isolated(|| symbolizer.prepare(&modules));
+                self.took_in(&symbolizer, prepared.is_none());
+                return;
+            }
+            Entry::Stack(job, asker) => (job, asker),
+        };
+        let Job {
+            addresses,
+            modules,
+            reply,
+        } = job;
+        if asker.gone.load(Relaxed) {
+            isolated(|| drop(reply));
+        } else {
+            let mut symbolizer = self.symbolizer();
+            let frames = isolated(|| symbolizer.symbolize(&addresses, modules));
+            self.took_in(&symbolizer, frames.is_none());
+            drop(symbolizer);
+            let replied = isolated(|| reply(frames.ok_or(NoSymbols::Panicked)));
+            if replied.is_none() {
+                self.other_panics.fetch_add(1, Relaxed);
+            }
+        }
+        // Release: pairs with the acquire in `Explainer::at_hand`.
+        asker.pending.fetch_sub(1, Release);
+    }
+
+    fn took_in(&self, symbolizer: &Symbolizer, panicked: bool) {
+        self.loaded.store(true, Relaxed);
+        self.count_panics(symbolizer, panicked);
+        let lack = symbolizer.lack();
+        let mut known = lock(&self.lack);
+        if known.as_deref() != lack.as_deref() {
+            *known = lack.map(Into::into);
+        }
+    }
+
+    fn count_panics(&self, symbolizer: &Symbolizer, elsewhere: bool) {
+        self.panics_in_lookups.store(symbolizer.panics(), Relaxed);
+        self.other_panics.fetch_add(u64::from(elsewhere), Relaxed);
+    }
 }
 
 #[cfg(all(test, target_os = "linux"))]
-mod tests {
-    use super::*;
-    use crate::clock::calibrate;
-    use crate::os::module_files;
-    use std::sync::mpsc::channel;
-    use std::thread::sleep;
-    use std::time::Instant;
-
-    fn job(id: u64, addresses: &[u64]) -> Job {
-        Job {
-            purpose: Purpose::Stall {
-                id: StallId(id),
-                of_turn: false,
-            },
-            addresses: addresses.to_vec(),
-            modules: module_files(),
-        }
-    }
-
-    #[test]
-    fn what_takes_microseconds_needs_no_thread_unless_a_stack_is_ahead_of_it() {
-        let (answers, answered) = channel();
-        let (go, gone) = channel();
-        let gone = Mutex::new(gone);
-        let explained = move |id: StallId, stack: Option<Stack>| {
-            answers.send((id.0, stack)).unwrap();
-            lock(&gone).recv().unwrap();
-        };
-        let explainer = start(calibrate(), Box::new(explained)).unwrap();
-        let here = sleep as fn(Duration) as usize as u64;
-        let there = Instant::now as fn() -> Instant as usize as u64;
-        let jobs = [here, there, here];
-        for (id, address) in (0..).zip(jobs) {
-            let sent = explainer.send(job(id, &[address]));
-            assert!(matches!(sent, Sent::Coming), "{sent:?}");
-        }
-        for id in 0..3 {
-            let (of, stack) = answered.recv().unwrap();
-            assert_eq!(of, id);
-            assert!(stack.is_some());
-            go.send(()).unwrap();
-        }
-        while explainer.desk.pending.load(Relaxed) != 0 {
-            std::thread::yield_now();
-        }
-        // The same again, and one beside it.
-        for (id, address) in [(3, there), (4, there + 1)] {
-            let Sent::AtHand(Some(stack)) = explainer.send(job(id, &[address])) else {
-                panic!("it waits for the thread");
-            };
-            let function = stack.frames()[0].function().unwrap().to_owned();
-            assert!(function.contains("now"), "{function}");
-        }
-    }
-}
+#[path = "explain_tests.rs"]
+mod tests;

@@ -8,12 +8,13 @@ use crate::cause::{self, Evidence};
 use crate::clock::Calibrated;
 use crate::detector::{Observation, Shares, Told, WorkerSeen};
 use crate::driven::Driven;
-use crate::explain::{Explainer, Job, Purpose, Sent};
+use crate::explain::{Explainer, Job, Sent};
 use crate::os::{Activity, Captured, Capturer, Doing, Miss, SURELY_BACK_NS};
 use crate::registry::lock;
 use crate::report::Confidence;
-use crate::stall::{Cause, Phase, Stack, StallId, StallKind};
+use crate::stall::{Cause, Frame, Phase, Stack, StallId, StallKind};
 use crate::teller::{Message, Queue};
+use crate::trim;
 use crate::watchdog::Shared;
 use crate::watchdog::observe::Observer;
 use crate::watchdog::one_poll::{OneSleep, Tasks};
@@ -77,7 +78,7 @@ pub(crate) struct Inquiry {
     shared: Arc<Shared>,
     /// `None` where stacks are switched off.
     capturer: Option<Capturer>,
-    explainer: Explainer,
+    explainer: Arc<Explainer>,
     queue: Queue,
     open: HashMap<u64, Open>,
     /// Of the thread of a current-thread runtime, when it was last looked at.
@@ -102,7 +103,7 @@ impl Inquiry {
         clock: &'static Calibrated,
         shared: Arc<Shared>,
         capturer: Option<Capturer>,
-        explainer: Explainer,
+        explainer: Arc<Explainer>,
         queue: Queue,
     ) -> Self {
         Inquiry {
@@ -120,6 +121,7 @@ impl Inquiry {
     pub(crate) fn prepare(&mut self) {
         if let Some(capturer) = &mut self.capturer {
             capturer.prepare();
+            self.explainer.prepare(capturer.modules().into());
         }
     }
 
@@ -218,16 +220,27 @@ impl Inquiry {
         let took_ns = self.clock.now_ns() - start_ns;
         self.activity = activity;
         if let Some(addresses) = stack {
-            self.explainer.send(Job {
-                purpose: Purpose::Driven {
-                    of: *of,
-                    age_ns,
-                    took_ns,
-                    driven: Arc::clone(driven),
-                },
+            let (of, clock) = (*of, self.clock);
+            let answer = {
+                let driven = Arc::clone(driven);
+                move |frames: &[Frame]| {
+                    let passes = trim::passes_block_on(frames);
+                    driven.answer(&of, passes, age_ns, took_ns, clock.now_ns());
+                }
+            };
+            let later = answer.clone();
+            let sent = self.explainer.send(Job {
                 addresses,
-                modules: capturer.modules(),
+                modules: capturer.modules().into(),
+                reply: Box::new(move |frames| {
+                    if let Ok(frames) = frames {
+                        later(&frames);
+                    }
+                }),
             });
+            if let Sent::AtHand(frames) = sent {
+                answer(&frames);
+            }
         }
     }
 
@@ -317,23 +330,39 @@ impl Inquiry {
             return;
         };
         let id = StallId(open.told.id);
+        let of_turn = open.told.poll.is_none();
+        let (shared, queue) = (Arc::clone(&self.shared), self.queue.clone());
         let sent = self.explainer.send(Job {
-            purpose: Purpose::Stall {
-                id,
-                of_turn: open.told.poll.is_none(),
-            },
             addresses,
-            modules: capturer.modules(),
+            modules: capturer.modules().into(),
+            reply: Box::new(move |frames| {
+                let stack = frames.ok().and_then(|frames| stack_of(frames, of_turn));
+                if let Some(stack) = &stack {
+                    shared.ledger().attach(id, stack);
+                }
+                queue.send(Message::Stack(id, stack));
+            }),
         });
         match sent {
-            Sent::AtHand(None) | Sent::TooMany => {}
-            Sent::AtHand(Some(stack)) => {
-                self.shared.ledger().attach(id, &stack);
-                open.stack = Some(stack);
+            Sent::AtHand(frames) => {
+                if let Some(stack) = stack_of(frames, of_turn) {
+                    self.shared.ledger().attach(id, &stack);
+                    open.stack = Some(stack);
+                }
             }
-            Sent::Coming => open.stacks_coming += 1,
+            Sent::Queued => open.stacks_coming += 1,
+            Sent::Rejected => {
+                self.shared.stack_misses.fetch_add(1, Relaxed);
+            }
         }
     }
+}
+
+/// No stack of the stall, if `of_turn` says that the frames are proven to be those of a
+/// thread only, and this thread may have handed its worker on.
+fn stack_of(frames: Vec<Frame>, of_turn: bool) -> Option<Stack> {
+    let elsewhere = of_turn && trim::passes_block_in_place(&frames);
+    (!elsewhere).then(|| trim::stack_of(frames))
 }
 
 fn most_often(asleep: &[(Doing, u32)]) -> Option<Doing> {

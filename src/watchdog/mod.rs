@@ -25,7 +25,7 @@ use crate::clock::{self, Calibrated};
 use crate::detector::Detector;
 use crate::driven::Driven;
 use crate::error::Error;
-use crate::explain;
+use crate::explain::Explainer;
 use crate::health::Health;
 use crate::histogram::{Histogram, Summary};
 use crate::ledger::Ledger;
@@ -38,8 +38,7 @@ use crate::report::{self, Report, SCHEMA_VERSION, TaskPolls};
 use crate::rollcall;
 use crate::runtime::{Gone, Runtime};
 use crate::sampler::{self, Lag};
-use crate::stall::Stack;
-use crate::teller::{self, Ending, Message, Telling};
+use crate::teller::{self, Ending, Telling};
 use crate::threads;
 use crate::track;
 
@@ -131,6 +130,8 @@ pub struct Watchdog {
     task: AbortHandle,
     thread: Option<JoinHandle<()>>,
     ending: Ending,
+    /// Given back after what is still to be told, which may wait for a stack.
+    explainer: Arc<Explainer>,
 }
 
 impl Watchdog {
@@ -169,15 +170,7 @@ impl Watchdog {
         let telling = Arc::new(Telling::default());
         let (queue, ending) =
             teller::start(clock, tick, settings.on_stall.clone(), Arc::clone(&telling))?;
-        let attached = Arc::clone(&shared);
-        let stacks = queue.clone();
-        let explained = move |id, stack: Option<Stack>| {
-            if let Some(stack) = &stack {
-                attached.ledger().attach(id, stack);
-            }
-            stacks.send(Message::Stack(id, stack));
-        };
-        let explainer = explain::start(clock, Box::new(explained))?;
+        let explainer = Arc::new(Explainer::acquire()?);
 
         let polls_before = registry().polls_by_label();
         let delays_before = registry().delays_by_label();
@@ -203,7 +196,7 @@ impl Watchdog {
                 clock,
                 Arc::clone(&shared),
                 capturer,
-                explainer,
+                Arc::clone(&explainer),
                 queue.clone(),
             ),
             queue,
@@ -243,6 +236,7 @@ impl Watchdog {
             task: task.abort_handle(),
             thread: Some(thread),
             ending,
+            explainer,
         })
     }
 
@@ -330,7 +324,9 @@ impl Watchdog {
             slow_callbacks: self.telling.slow.load(Relaxed),
             dropped_events: self.telling.dropped.load(Relaxed),
             stack_misses: self.shared.stack_misses.load(Relaxed),
-            no_stacks: lock(&self.shared.no_stacks).clone(),
+            no_stacks: lock(&self.shared.no_stacks)
+                .clone()
+                .or_else(|| self.explainer.lack()),
             suppressed: self.telling.suppressed.load(Relaxed),
             folded_names: registry().folded_labels(),
             untracked: registry().untracked(),
