@@ -8,10 +8,12 @@ set -eu
 cd "$(dirname "$0")/.."
 
 measure() {
-    STALLSCOPE_DEBUG_FILE="$1" cargo test --quiet -p stallscope --lib -- \
+    verdict=0
+    printed=$(STALLSCOPE_DEBUG_FILE="$1" cargo test --quiet -p stallscope --lib -- \
         --ignored --exact --nocapture \
-        os::platform::symbolize::tests::memory_beside_the_size_of_debug_info |
-        grep -v '^$' || failed=1
+        os::platform::symbolize::tests::memory_beside_the_size_of_debug_info 2>&1) || verdict=1
+    printf '%s\n' "$printed" | grep ' MB'
+    [ "$verdict" = 0 ] || failed=1
 }
 
 failed=0
