@@ -14,14 +14,13 @@ use std::fmt;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError, Weak};
-use std::thread::{self, Thread};
 use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
 
 use crate::error::Error;
 use crate::isolate::isolated;
-use crate::os::{ModuleFile, Symbolizer};
+use crate::os::{AutoResetEvent, ModuleFile, Symbolizer};
 use crate::registry::lock;
 use crate::stall::Frame;
 use crate::threads;
@@ -90,19 +89,20 @@ struct Asker {
 #[derive(Debug)]
 struct Live {
     service: Arc<Service>,
-    thread: Thread,
 }
 
 impl Drop for Live {
     fn drop(&mut self) {
         // Release: pairs with the acquire in `run`.
         self.service.closed.store(true, Release);
-        self.thread.unpark();
+        self.service.changed.set();
     }
 }
 
 /// What handles and the thread share.
 struct Service {
+    /// Set when there is something to do.
+    changed: AutoResetEvent,
     queue: ArrayQueue<Entry>,
     symbolizer: Mutex<Symbolizer>,
     closed: AtomicBool,
@@ -197,7 +197,7 @@ impl Explainer {
         if let Some(live) = self.live()
             && live.service.queue.push(Entry::Prepare(modules)).is_ok()
         {
-            live.thread.unpark();
+            live.service.changed.set();
         }
     }
 
@@ -212,7 +212,7 @@ impl Explainer {
         self.asker.pending.fetch_add(1, Relaxed);
         let entry = Entry::Stack(job, Arc::clone(&self.asker));
         if live.service.queue.push(entry).is_ok() {
-            live.thread.unpark();
+            live.service.changed.set();
             Sent::Queued
         } else {
             self.asker.pending.fetch_sub(1, Relaxed);
@@ -251,10 +251,17 @@ impl Explainer {
         })
     }
 
-    /// Why lines or names are missing at the moment, for people; `None` if none are for
-    /// want of memory.
-    pub(crate) fn lack(&self) -> Option<Arc<str>> {
-        lock(&self.live()?.service.lack).clone()
+    /// Why lines or names are missing, for people: there is too little memory at the
+    /// moment, or debug info that nobody thought of.
+    pub(crate) fn lack(&self) -> Option<String> {
+        let lack = lock(&self.live()?.service.lack).clone();
+        lack.map(|lack| lack.to_string())
+            .or_else(|| match self.panics() {
+                0 => None,
+                panics => Some(format!(
+                    "reading debug info has panicked {panics} times: some functions are addresses only"
+                )),
+            })
     }
 }
 
@@ -272,6 +279,7 @@ impl Drop for Explainer {
 
 fn start(quiet: Duration) -> Result<Live, Error> {
     let service = Arc::new(Service {
+        changed: AutoResetEvent::new(),
         queue: ArrayQueue::new(QUEUE),
         symbolizer: Mutex::default(),
         closed: AtomicBool::new(false),
@@ -282,11 +290,8 @@ fn start(quiet: Duration) -> Result<Live, Error> {
         quiet,
     });
     let of_thread = Arc::clone(&service);
-    let thread = threads::start(THREAD_NAME, false, move || of_thread.run())?;
-    Ok(Live {
-        service,
-        thread: thread.thread().clone(),
-    })
+    threads::start(THREAD_NAME, false, move || of_thread.run())?;
+    Ok(Live { service })
 }
 
 impl Service {
@@ -305,7 +310,7 @@ impl Service {
             } else if self.loaded.load(Relaxed) {
                 self.wait_until_quiet();
             } else {
-                thread::park();
+                self.changed.wait(None);
             }
         }
     }
@@ -318,7 +323,7 @@ impl Service {
             if left.is_zero() {
                 break;
             }
-            thread::park_timeout(left);
+            self.changed.wait(Some(left));
             if self.closed.load(Relaxed) || !self.queue.is_empty() {
                 return;
             }

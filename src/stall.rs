@@ -317,6 +317,21 @@ impl Stack {
         self.frames.get(self.culprit?)
     }
 
+    /// Whether most functions have names: a stripped program's do not, only those of
+    /// the libraries that it calls.
+    pub(crate) fn has_names(&self) -> bool {
+        let named = self.frames.iter().filter(|frame| frame.function.is_some());
+        named.count() * 2 > self.frames.len()
+    }
+
+    /// Whether it shows the line: that of the culprit, or any where there is no culprit.
+    pub(crate) fn has_line(&self) -> bool {
+        match self.culprit() {
+            Some(culprit) => culprit.line.is_some(),
+            None => self.has_names() && self.frames.iter().any(|frame| frame.line.is_some()),
+        }
+    }
+
     /// What the culprit called, like `std::fs::read`.
     pub fn leaf(&self) -> Option<&Frame> {
         self.frames.get(self.leaf?)

@@ -114,12 +114,18 @@ pub mod stacks {
     //! ```
     //!
     //! Nothing of this happens while nothing is stuck, but that the unwind tables are
-    //! taken in as the watchdog starts. At most 4,096 addresses stay
-    //! symbolized; debug info is let go after 30 s without a stall. The copies take
-    //! 1.3 MiB at most, and the unwind tables as much as the `.eh_frame` of all
-    //! loaded modules.
+    //! taken in as the watchdog starts, and an index of the executable's debug info.
+    //! All watchdogs of a process share one symbolizer. Debug info stays in the file's
+    //! pages: beside them some 8 MB are taken at most, 64 MB where it is compressed, and
+    //! less where a limit of the process or its control group leaves no room: then
+    //! lines are missing, and then names, and
+    //! [`Health::no_stacks`](crate::Health::no_stacks) says so. After 30 s without a
+    //! stall what is read again fast is let go. The copies take 1.3 MiB at most, and the
+    //! unwind tables as much as the `.eh_frame` of all loaded modules.
     //!
     //! # What it cannot
+    //! - Of split debug info only the part in the program is read: lines, and the names of
+    //!   functions that are not inlined.
     //! - A thread becomes known when a watched poll or the lag sampler runs on it, or
     //!   at once with [`Builder::install`](crate::Builder::install). Of one that is
     //!   not known there is neither stack nor cause.

@@ -144,28 +144,57 @@ impl Hotspot {
     /// How sure it is, and why.
     pub fn confidence(&self) -> (Confidence, &'static str) {
         let all = self.counts.total();
-        let seen = self.with_stack > all / 2;
-        let timed = self.exact > all / 2;
-        if seen && timed {
-            (
+        let seen = if self.with_stack > all / 2 {
+            Seen::of(self.stack.as_ref())
+        } else {
+            Seen::Nothing
+        };
+        let exact = self.exact > all / 2;
+        match (seen, exact) {
+            (Seen::Line, true) => (
                 Confidence::High,
                 "the line was seen and the polls timed themselves",
-            )
-        } else if seen {
-            (
+            ),
+            (Seen::Line, false) => (
                 Confidence::Medium,
                 "the line was seen; the duration is that of a turn, which may be many polls",
-            )
-        } else if timed {
-            (
+            ),
+            (Seen::Function, true) => (
+                Confidence::Medium,
+                "the function was seen, but no line, and the polls timed themselves",
+            ),
+            (Seen::Function, false) => (
+                Confidence::Low,
+                "the function was seen, but no line; the duration is that of a turn, which may be many polls",
+            ),
+            (Seen::Nothing, true) => (
                 Confidence::Medium,
                 "the polls timed themselves; the line was not seen",
-            )
-        } else {
-            (
+            ),
+            (Seen::Nothing, false) => (
                 Confidence::Low,
                 "a turn of a worker, which may be many polls; the line was not seen",
-            )
+            ),
+        }
+    }
+}
+
+/// What a stack shows of where a stall was.
+#[derive(Clone, Copy)]
+enum Seen {
+    Line,
+    /// The program has symbols, but no line tables.
+    Function,
+    /// There is no stack, or only addresses: the program is stripped.
+    Nothing,
+}
+
+impl Seen {
+    fn of(stack: Option<&Stack>) -> Self {
+        match stack {
+            Some(stack) if stack.has_line() => Seen::Line,
+            Some(stack) if stack.culprit().is_some() || stack.has_names() => Seen::Function,
+            _ => Seen::Nothing,
         }
     }
 }

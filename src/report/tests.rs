@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use crate::histogram::Histogram;
 use crate::ledger::Ledger;
 use crate::report::escape::{Html, Markdown};
-use crate::report::{Origin, Report, SCHEMA_VERSION};
+use crate::report::{Confidence, Origin, Report, SCHEMA_VERSION, trace};
 use crate::severity::{Severity, Thresholds};
 use crate::stall::{
     Cause, Frame, Location, Phase, Stack, Stall, StallEvent, StallId, StallKind, Task,
@@ -398,4 +398,71 @@ proptest! {
         let rows = markdown.lines().filter(|line| line.starts_with("| 1 |")).count();
         prop_assert_eq!(rows, 1, "{}", markdown);
     }
+}
+
+fn bare(module: &str, address: u64) -> Frame {
+    Frame {
+        module: Some(module.into()),
+        address,
+        ..Frame::default()
+    }
+}
+
+/// As of a stripped program: only what it calls in a library has a name.
+fn stripped() -> Stack {
+    Stack {
+        frames: [
+            Frame {
+                function: Some("clock_nanosleep".into()),
+                ..bare("libc.so.6", 0x99)
+            },
+            bare("shop", 0x2a),
+            bare("shop", 0x1f),
+        ]
+        .into(),
+        culprit: None,
+        leaf: None,
+    }
+}
+
+#[test]
+fn a_stripped_program_shows_addresses_and_claims_no_line() {
+    let of = |kind, stack: Stack| {
+        let stall = Stall {
+            kind,
+            ..stall(1, 0, 200, Cause::OnCpu, Some(stack), "upload")
+        };
+        report_of(1, &[stall])
+    };
+    let report = of(StallKind::Turn, stripped());
+    assert_eq!(
+        report.to_folded(),
+        "shop+0x1f;shop+0x2a;clock_nanosleep 200000\n"
+    );
+    let frames: Vec<String> = trace::path_of_users(&stripped()).collect();
+    assert_eq!(frames, ["shop+0x1f", "shop+0x2a", "clock_nanosleep"]);
+    let confidence = |kind, stack| of(kind, stack).hotspots[0].confidence();
+    let (how, why) = confidence(StallKind::Turn, stripped());
+    assert_eq!(how, Confidence::Low);
+    assert!(why.ends_with("the line was not seen"), "{why}");
+    let (how, why) = confidence(StallKind::Poll, stripped());
+    assert_eq!(how, Confidence::Medium);
+    assert!(why.ends_with("the line was not seen"), "{why}");
+    // With symbols, but without line tables.
+    let mut symbols = stack("std::fs::read", "shop::upload", 7).unwrap();
+    let without_lines = symbols.frames.iter().map(|frame| Frame {
+        file: None,
+        line: None,
+        ..frame.clone()
+    });
+    symbols.frames = without_lines.collect();
+    let (how, why) = confidence(StallKind::Turn, symbols);
+    assert_eq!(how, Confidence::Low);
+    assert!(why.contains("the function was seen, but no line"), "{why}");
+    let (how, why) = confidence(
+        StallKind::Turn,
+        stack("std::fs::read", "shop::upload", 7).unwrap(),
+    );
+    assert_eq!(how, Confidence::Medium);
+    assert!(why.starts_with("the line was seen"), "{why}");
 }

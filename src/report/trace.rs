@@ -73,8 +73,11 @@ pub(crate) fn path(stack: &Stack) -> impl Iterator<Item = String> {
 /// outermost first, then all that the innermost of them called.
 pub(crate) fn path_of_users(stack: &Stack) -> impl Iterator<Item = String> {
     let culprit = stack.culprit.unwrap_or(0);
+    // Without symbols nobody knows whose functions they are.
+    let shows_all = stack.culprit.is_none() && !stack.has_names();
     let frames = stack.frames().iter().enumerate().rev();
-    let shown = frames.filter(move |(at, frame)| *at <= culprit || trim::is_users(frame));
+    let shown =
+        frames.filter(move |(at, frame)| shows_all || *at <= culprit || trim::is_users(frame));
     let mut before = None;
     shown.filter_map(move |(_, frame)| {
         let name = name(frame);
@@ -87,6 +90,7 @@ pub(crate) fn path_of_users(stack: &Stack) -> impl Iterator<Item = String> {
 fn name(frame: &Frame) -> String {
     match frame.function() {
         Some(_) => frame.shown_function(),
-        None => part(frame.module().unwrap_or("?")).to_string(),
+        // To be symbolized later, elsewhere: `addr2line` takes the address as it is.
+        None => part(&frame.to_string()).to_string(),
     }
 }

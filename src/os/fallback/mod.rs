@@ -1,5 +1,6 @@
 //! Platforms that are not written yet: nothing is known of other threads.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::blocking::Detection;
@@ -168,7 +169,7 @@ impl Symbolizer {
     pub(crate) fn symbolize(
         &mut self,
         _addresses: &[u64],
-        _modules: Vec<ModuleFile>,
+        _modules: impl Into<Arc<[ModuleFile]>>,
     ) -> Vec<Frame> {
         Vec::new()
     }
@@ -181,5 +182,15 @@ impl Symbolizer {
         None
     }
 
+    pub(crate) const fn prepare(&mut self, _modules: &Arc<[ModuleFile]>) {}
+
     pub(crate) const fn release(&mut self) {}
+
+    pub(crate) const fn panics(&self) -> u64 {
+        0
+    }
+
+    pub(crate) const fn lack(&self) -> Option<String> {
+        None
+    }
 }

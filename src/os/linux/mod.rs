@@ -8,30 +8,40 @@ mod calls;
 mod capture;
 #[cfg(test)]
 mod cost;
+mod debug_file;
+mod dwarf;
 #[cfg(all(test, target_arch = "x86_64"))]
 #[allow(clippy::print_stdout, clippy::unwrap_used)]
 mod eintr;
+mod elf;
 mod ends;
+mod entry;
 mod event;
 mod files;
 mod handler;
 #[cfg(all(feature = "interpose", target_env = "gnu"))]
 mod interpose;
 mod memory;
+mod memory_left;
 mod modules;
 mod own;
 mod own_stack;
 mod position;
+mod ranges;
+mod region;
 mod request;
 mod sections;
 mod signal;
 #[cfg(test)]
 mod storm;
+mod symbol_table;
 mod symbolize;
 mod syscalls;
 mod terminal;
 mod thread;
 mod timer;
+mod unit;
+mod units;
 mod unwind;
 #[cfg(all(feature = "interpose", target_env = "gnu"))]
 mod walk;

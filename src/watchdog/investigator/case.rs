@@ -141,7 +141,7 @@ pub(crate) struct Case {
     /// Why there are no stacks, and whether that is so for running threads only.
     no_stacks: Option<(Miss, bool)>,
     /// Why stacks have no lines.
-    no_lines: Option<Arc<str>>,
+    no_lines: Option<String>,
 }
 
 impl Case {
@@ -418,7 +418,7 @@ impl Case {
         let lack = self.settings.explainer.lack();
         if lack != self.no_lines {
             if let Some(reason) = &lack {
-                let message = Message::NoStacks(Arc::clone(reason));
+                let message = Message::NoStacks(reason.as_str().into());
                 shared.delivery.send(&message);
             }
             self.no_lines = lack;
@@ -430,7 +430,7 @@ impl Case {
         let stacks = self.no_stacks.map(|(miss, _)| miss.to_string());
         let lack = match (stacks, &self.no_lines) {
             (Some(stacks), Some(lines)) => Some(format!("{stacks}; {lines}")),
-            (stacks, lines) => stacks.or_else(|| lines.as_deref().map(str::to_owned)),
+            (stacks, lines) => stacks.or_else(|| lines.clone()),
         };
         *lock(&self.settings.shared.no_stacks) = lack;
     }
@@ -468,7 +468,9 @@ impl Case {
         match sent {
             Sent::AtHand(frames) => open.stack = stack_of(frames, of_turn).or(open.stack.take()),
             Sent::Queued => open.stacks_coming += 1,
-            Sent::Rejected => {}
+            Sent::Rejected => {
+                self.settings.shared.stack_misses.fetch_add(1, Relaxed);
+            }
         }
     }
 
