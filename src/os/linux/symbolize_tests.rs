@@ -65,10 +65,14 @@ fn compressed_debug_info_is_read_as_well() {
             .output();
         // Not every machine has the tool, nor every version of the tool each method.
         if pack.is_ok_and(|pack| pack.status.success()) {
-            finds_the_same(packed.to_str().unwrap());
             let file = DebugFile::open(&packed, None, MemoryLeft::default);
-            assert_eq!(file.lack(), None);
-            assert!(file.own_bytes() > 1 << 20, "it was compressed");
+            if let Some(lack) = file.lack() {
+                // With full debug info this very program is too large.
+                assert!(lack.contains("compressed"), "{lack}");
+            } else {
+                assert!(file.own_bytes() > 1 << 20, "it was compressed");
+                finds_the_same(packed.to_str().unwrap());
+            }
         }
         let _ = std::fs::remove_file(packed);
     }
