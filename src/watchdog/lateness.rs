@@ -32,24 +32,21 @@ struct Evidence {
 ///
 /// A stop, a freezer and a suspend wake every thread that sleeps, to stop it (kernel
 /// 6.18, `kernel/signal.c`, `do_signal_stop` and `signal_wake_up`; `kernel/freezer.c`).
-/// A machine that is paused wakes nobody: then the watchdog has slept once, until its
-/// timer, and done nothing else.
+/// A machine that is paused wakes nobody, and what was on its CPUs seems to have computed:
+/// but then the watchdog has slept once, until its timer, and done nothing else, and was
+/// woken late although no other thread had the CPU before it.
 fn standstill_ns(evidence: &Evidence, tolerance_ns: u64) -> u64 {
     let still_ns = evidence.late_ns.saturating_sub(evidence.waited_ns);
     if still_ns <= tolerance_ns {
         return 0;
     }
-    if evidence.suspended_ns > tolerance_ns {
+    let only_overslept = evidence.sleeps <= 1 && evidence.faults == 0;
+    if evidence.suspended_ns > tolerance_ns || only_overslept {
         return still_ns;
     }
-    if evidence.cpu_ns > evidence.earlier_ns + still_ns / 4 {
-        return 0;
-    }
-    let only_overslept = evidence.sleeps <= 1 && evidence.faults == 0;
-    if !only_overslept && evidence.slept_on > 0 && evidence.woken == 0 {
-        return 0;
-    }
-    still_ns
+    let computed = evidence.cpu_ns > evidence.earlier_ns + still_ns / 4;
+    let slept_on = evidence.slept_on > 0 && evidence.woken == 0;
+    if computed || slept_on { 0 } else { still_ns }
 }
 
 /// What the watchdog's thread knows of its own lateness.
