@@ -26,6 +26,7 @@
 //! | tracked future: each poll | its own lock, short but for code of the executor: its waker is cloned in it, and the one before dropped | none | none |
 //! | tracked future: first poll and drop | the lock of the list of tracked futures, short; up to 65,536 entries are looked at in it with `stuck_after` | some 200 bytes where the future was made before there was a watchdog and the stock is empty | none |
 //! | `stallscope::spawn_blocking`, twice | the lock of the pool's account; `health` and `report` copy a histogram in it | up to some KiB, in that lock | none |
+//! | `health`, `report`, `tasks`, where the program calls them in a poll | ledger's lock, as long as another `report` takes; the pool's account; the list of tracked futures | what they return, some of that in the ledger's lock | none |
 //! | hooks of parking (`install`) | none | none | one `futex` on waking for each watchdog that sleeps, 64 at most |
 //! | with `tokio_unstable`: first poll of a task from a place on a thread | reader's lock of names | its name | none |
 //! | thread's end | none | none | none |
@@ -99,7 +100,7 @@
 //! | start | the clock is calibrated once a process: 1 ms, 200 ms at most. The stocks are filled and the threads started on the caller's thread. Debug info is read on the symbolizer's, unwind tables on the investigator's |
 //! | `Watchdog::drop` | waits 150 ms at most, in all, for the thread that looks and for outlets. What does not end in time is left to end by itself. Then the caller takes the lock of watchdogs' wishes, which others that start or stop hold while they allocate, and frees memory, which waits for the allocator as any drop does. Joins nothing |
 //! | a callback that still runs | is left behind. No further one is called, but for one that was about to be in the very moment |
-//! | the program's end | nothing is registered with `atexit` or `pthread_atfork`, and nothing is joined; threads end with the process |
+//! | the program's end | nothing is registered with `atexit` or `pthread_atfork`, and nothing is joined; threads end with the process. Where the watchdog was not dropped before, a callback can still be called while exit handlers run |
 //! | the runtime's end | a dropped task says so; nothing is reported for it |
 //! | a forked child | has none of the threads. Dropping a watchdog there stops nothing and waits for nothing. Nothing else may be called on it, and none may be started, before `exec`: a lock that a thread of the parent held at the fork stays locked in the child. Polls of watched futures go on, as their usual path has no lock |
 //!
