@@ -55,8 +55,8 @@ impl Health {
                 .all(|stall| stall.severity() < Severity::High)
     }
 
-    /// Whether the watchdog has looked lately, within a second or ten ticks, or
-    /// sleeps because all workers are parked.
+    /// Whether the watchdog has looked lately, within a second or ten ticks, whichever is
+    /// longer, or sleeps because all workers are parked.
     pub fn is_watching(&self) -> bool {
         let patience = Duration::from_nanos(self.tick_ns)
             .saturating_mul(10)
@@ -100,13 +100,19 @@ impl Health {
         self.blocking_pool
     }
 
-    /// How often the watchdog found that it had stood still: the process was
-    /// stopped, the machine asleep, or no CPU to be had.
+    /// How often the whole process stood still: it was stopped, or its machine was
+    /// suspended or paused.
+    ///
+    /// That the watchdog alone was late, for want of a CPU or of memory, is no gap.
     pub const fn gaps(&self) -> u64 {
         self.gaps
     }
 
-    /// For how long in all; no stall counts this time.
+    /// For how long in all.
+    ///
+    /// No stall's severity counts this time. It is part of a stall's
+    /// [duration](crate::Stall::duration), and told apart as
+    /// [`Stall::suspended`](crate::Stall::suspended).
     pub const fn time_in_gaps(&self) -> Duration {
         Duration::from_nanos(self.gaps_ns)
     }
@@ -121,17 +127,26 @@ impl Health {
         self.slow_callbacks
     }
 
-    /// Events that could not be told because 1,024 were waiting; reports have them.
+    /// Events that were lost because a queue was full.
+    ///
+    /// One for each callback or subscriber for which 1,024 messages were waiting already:
+    /// reports have the event all the same. And one for each event that found 512 others
+    /// waiting for the report: reports lack it.
     pub const fn dropped_events(&self) -> u64 {
         self.dropped_events
     }
 
-    /// How often the stack of a stuck thread could not be taken, or not proven.
+    /// How often the stack of a stuck thread could not be taken, not be proven, or not be
+    /// symbolized because 64 were waiting for that.
     pub const fn stack_misses(&self) -> u64 {
         self.stack_misses
     }
 
     /// Why some stacks cannot be taken here, or have no lines; `None` as long as all can.
+    ///
+    /// The last reason of each kind, stacks first. It goes away when a stack of the kind
+    /// that was lacking is had again; of running threads, only one of those shows that.
+    /// [`docs::stacks`](crate::docs::stacks) lists what can be the matter.
     pub fn no_stacks(&self) -> Option<&str> {
         self.no_stacks.as_deref()
     }

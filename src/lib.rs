@@ -36,6 +36,7 @@
 //!
 //! Stalls are also told as [`tracing`] events of target `stallscope`: see [`docs::events`].
 //! How the line of a stuck thread is found, and what that costs: [`docs::stacks`].
+//! What the library does to its host, with the bound of each: [`docs::design`].
 //! How futures are tested: [`docs::testing`]. What reports say: [`docs::reports`].
 //! From a symptom to its fix, in one of five real systems: [`docs::walkthrough`].
 

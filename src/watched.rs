@@ -27,8 +27,9 @@ pin_project! {
     ///
     /// # Cost
     /// A few nanoseconds a poll, no allocation, no lock, no system call. The first
-    /// poll takes a lock once; the first of a name on a thread, or of a duration, takes
-    /// the counters for it from a stock that a watchdog keeps. 56 bytes.
+    /// poll on a thread asks the C library and the kernel where its stack is; the first of
+    /// a name on a thread, or of a duration, takes the counters for it from a stock that a
+    /// watchdog keeps. See [`docs::design`](crate::docs::design). 56 bytes.
     #[must_use = "futures do nothing unless polled"]
     pub struct Watched<F> {
         #[pin]
@@ -90,9 +91,8 @@ impl<F> Watched<F> {
     /// # Cost
     /// Some 200 bytes, allocated as the future is made; for one that is made before there
     /// is a watchdog, and is not among the first 64 of those, in its first poll. At each
-    /// poll two readings of the clock and a lock that nobody else holds; its wakers are
-    /// ours, which hand on to the task's. At most
-    /// 65,536 at once are tracked.
+    /// poll two readings of the clock and a lock that else only its wakers take; these are
+    /// ours, and hand on to the task's. At most 65,536 at once are tracked.
     ///
     /// ```
     /// use stallscope::{WatchExt, Watchdog};

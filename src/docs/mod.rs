@@ -1,5 +1,6 @@
 //! Longer texts: what the crate says, and how it works.
 
+pub mod design;
 pub mod reports;
 pub mod testing;
 pub mod walkthrough;
@@ -42,15 +43,26 @@ pub mod events {
     //! `location`, `state` (`waiting`, or `unwakeable` if nothing holds a waker of
     //! it), `waiting_ms` and `polls`.
     //!
-    //! Where stacks cannot be had, one INFO event says so once, with `reason`.
+    //! Where stacks, or their lines and names, cannot be had, one INFO event says so, with
+    //! `reason`: when that begins, and again when the reason is another one or has come
+    //! back. [`Health::no_stacks`](crate::Health::no_stacks) has the same text. That
+    //! signals are switched off is no such reason.
+    //!
+    //! Where the whole process has stood still, since it was stopped or its machine was
+    //! suspended or paused, one INFO event says for how long, with `standstill_ms`. Of the
+    //! stalls that were in progress, the message says how much of their duration that is
+    //! ([`Stall::suspended`](crate::Stall::suspended)); `severity` is without it, and
+    //! `duration_ms` is with it. What counts as one: [`docs::design`](crate::docs::design).
     //!
     //! Of each culprit five stalls are told at once and one more a second; a HIGH
     //! or CRITICAL one always. What is kept back is counted: in `suppressed` of the
-    //! next that is told, at the watchdog's drop, and in
-    //! [`Health::suppressed`](crate::Health::suppressed). Callbacks and reports
-    //! have all of them.
+    //! next that is told, and in [`Health::suppressed`](crate::Health::suppressed). At the
+    //! watchdog's drop, one INFO event for each culprit, with `culprit` and `suppressed`,
+    //! tells of those that no later event has told of. Callbacks and reports have all of
+    //! them.
     //!
-    //! Without a subscriber nothing is told and nothing is printed.
+    //! The events are emitted on a thread of their own, to the subscriber of the place where
+    //! the watchdog was started. Without a subscriber nothing is told and nothing is printed.
 }
 
 pub mod stacks {
@@ -72,56 +84,110 @@ pub mod stacks {
     //! elsewhere.
     //!
     //! # How
-    //! When a stall starts, and at each escalation, the watchdog looks at the
-    //! thread's `/proc/self/task/TID/syscall`.
+    //! When a stall starts, and at each escalation, a thread that may wait looks at the
+    //! stuck thread's `/proc/self/task/TID/syscall`.
     //!
     //! - **Blocked**: it reads program counter and stack pointer there, copies the
-    //!   stack, and looks again whether nothing moved. The thread is not touched: a
+    //!   stack, and looks again whether nothing moved. The stuck thread is not touched: a
     //!   signal would make `nanosleep`, `poll`, `epoll_wait` and reads under a
     //!   timeout return EINTR.
-    //! - **Running**: a timer on the thread's own CPU clock sends one signal
-    //!   ([`Builder::signal`](crate::Builder::signal)) at the scheduler's next tick, 4 ms
-    //!   at most at 250 Hz. The handler copies registers and stack and does nothing else:
-    //!   no allocation, no lock, no system call but `gettid`, all other signals masked,
-    //!   errno kept. The signal comes on the thread's way back to user mode, so no system
-    //!   call is cut short. The answer is picked up at one of the next looks. While a turn lasts that computes and has nothing
-    //!   watched in it, the handler is also asked, ever more rarely, for tokio's id of
-    //!   the task: one and the same throughout is likely
-    //!   [one poll](crate::Stall::is_one_poll), several are several polls.
+    //! - **Running**: a one-shot timer on the stuck thread's own CPU clock sends one signal
+    //!   ([`Builder::signal`](crate::Builder::signal)). That clock moves only while the
+    //!   thread runs, so the signal comes at the next scheduler's tick at which it does:
+    //!   after 4 ms of running at most, at 250 Hz. The kernel raises it on the thread's way
+    //!   back to user mode, so no system call is cut short. The handler copies registers
+    //!   and stack, and makes no system call but `gettid`.
     //!
-    //! The copy is unwound on the watchdog's thread. It counts only if it leads to
-    //! the frame that polls the watched future, or else to the beginning of the
-    //! thread: no stack rather than a wrong one. Symbolizing is the slow part, and
-    //! has a thread of its own. Copies of stacks never leave the process's memory.
+    //! The copy of a blocked thread's stack is there at once. That of a running thread is
+    //! picked up at the next look, a tick later or more. So a stall that computes mostly
+    //! starts without a line, and has one when it escalates or ends; the report has the
+    //! line as soon as it is there. A copy that arrives just before a stall ends counts.
     //!
-    //! [`Started`](crate::Phase::Started) does not wait for it longer than one tick,
-    //! and not at all for the first stack of a process, which takes longer than that:
-    //! its first stall may tell its line only when it escalates or ends.
+    //! While a turn lasts that computes and has nothing watched in it, the handler also
+    //! notes, ever more rarely, tokio's id of the task: one and the same throughout is
+    //! likely [one poll](crate::Stall::is_one_poll), several are several polls.
+    //!
+    //! The copy counts only if it leads to the frame that polls the watched future, or else
+    //! to the beginning of the thread: no stack rather than a wrong one. Symbolizing is the
+    //! slow part, and has a thread of its own. Copies of stacks never leave the process's
+    //! memory.
+    //!
+    //! [`Started`](crate::Phase::Started) does not wait for the line longer than one tick,
+    //! and not at all where debug info has to be read again, after 30 s without a stall.
+    //! [`Ended`](crate::Phase::Ended) waits for 3 s at most.
+    //!
+    //! # Which kernels
+    //! | kernel | running threads are signalled by | a system call can be cut short |
+    //! |---|---|---|
+    //! | x86-64 from Linux 5.9, aarch64 from 5.16 | a timer on their CPU clock | `io_uring_enter` and KVM's `KVM_RUN` only |
+    //! | older, or one that refuses timers | a directed signal | yes, in a race of microseconds |
+    //!
+    //! By the kernel's release. With the first timer, one more is tried on a thread of our
+    //! own: a kernel that only claims to be such a one is found out so.
+    //!
+    //! A directed signal is sent only to a thread that was seen running twice without a
+    //! switch between. The thread may have entered a system call since. The calls named
+    //! above, and the others of signal(7)'s list, then return EINTR, whatever `SA_RESTART`
+    //! says. Where that must not be, `Builder::signal(None)` leaves out all stacks of
+    //! running threads. `scripts/eintr.sh` counts interrupted calls on the kernel that it
+    //! runs on.
+    //!
+    //! # Which threads are never signalled
+    //! [`Health::no_stacks`](crate::Health::no_stacks) says which of these it is:
+    //!
+    //! - one that blocks the signal, for the signal would wait until it is unblocked and
+    //!   come at any time;
+    //! - one without room for the handler, which needs some 5 KiB with AVX-512 and 13 KiB
+    //!   with AMX: an overflow would end the program. The alternate signal stack must hold
+    //!   that; where there is none, the stack must have 64 KiB. Threads of the standard
+    //!   library, and so tokio's, have an alternate stack that is as large as the kernel's
+    //!   frame or 8 KiB: with AMX that is too small, so on such processors they have no
+    //!   stacks while they run, unless the program gives them a larger one;
+    //! - one whose stack's place is not known;
+    //! - any, where the program has a handler of its own for the signal, which stays;
+    //! - any, where no more signals can be pending (`RLIMIT_SIGPENDING`): a timer takes one.
+    //!
+    //! An alternate stack that a thread sets up after its first watched poll is not
+    //! noticed: leave room for the handler there.
+    //!
+    //! # Which stacks are cut
+    //! - Of more than 512 frames the innermost and the outermost 256 are kept.
+    //! - Over 262,144 frames, or over 16 MiB, there is no stack.
+    //! - Of a watched poll only what lies below it is copied, and 16 KiB beyond. Otherwise
+    //!   all up to the thread's start is.
+    //! - Where it is not known where a blocked thread's stack ends, 256 KiB are copied. What
+    //!   is longer is not proven, and there is no stack.
+    //! - A thread on a coroutine's stack has no stack.
     //!
     //! # What it costs
     //! `cargo test --release --lib what_a_capture_costs -- --ignored --nocapture`
     //! printed, on two cores of a virtual machine:
     //!
     //! ```text
-    //! blocked, the watchdog's time a capture: p50 25.9µs, p99 81.8µs, max 1.1ms
-    //! blocked, the thread held up a capture: not at all, it sleeps on
-    //! running, the watchdog's time a capture: p50 15.5µs, p99 48.4µs, max 493.6µs
-    //! running, the thread held up a capture: p50 4.1µs, p99 11.2µs, max 72.3µs
-    //! first stack symbolized: 26.1ms for 17 frames
-    //! the same again: 12.0µs for 17 frames
-    //! memory of debug info and cache: 37072 KiB
-    //! once it is let go: 9480 KiB
+    //! REPLACE-OUTPUT
     //! ```
+    //!
+    //! Of a running thread, the time of a capture is that of one look: the copy arrives
+    //! later.
     //!
     //! Nothing of this happens while nothing is stuck, but that the unwind tables are
     //! taken in as the watchdog starts, and an index of the executable's debug info.
-    //! All watchdogs of a process share one symbolizer. Debug info stays in the file's
-    //! pages: beside them some 8 MB are taken at most, 64 MB where it is compressed, and
-    //! less where a limit of the process or its control group leaves no room: then
-    //! lines are missing, and then names, and
-    //! [`Health::no_stacks`](crate::Health::no_stacks) says so. After 30 s without a
-    //! stall what is read again fast is let go. The copies take 1.3 MiB at most, and the
-    //! unwind tables as much as the `.eh_frame` of all loaded modules.
+    //! All watchdogs of a process share one symbolizer.
+    //!
+    //! # Memory
+    //! Debug info stays in the pages of its file, which the kernel takes back when it needs
+    //! them. Beside them 8 MB were taken at most, for files of 39 to 146 MB:
+    //! `scripts/symbol_memory.sh [file]...` measures it, as RssAnon, and fails where it is
+    //! more than 64 MB, or 10 MB after a quiet time. Debug info that is compressed has to be
+    //! in memory: 64 MiB at most.
+    //!
+    //! Where a limit of the process or its control group leaves less than what is needed and
+    //! a reserve, a quarter of what is left and 16 MiB at least, lines are left out, and
+    //! then names; [`Health::no_stacks`](crate::Health::no_stacks) says so. After 30 s
+    //! without a stack, what is read again fast is let go.
+    //!
+    //! The copies of stacks, and the unwind tables, which are as large as the `.eh_frame` of
+    //! all loaded modules: see [`docs::design`](crate::docs::design).
     //!
     //! # What it cannot
     //! - Of split debug info only the part in the program is read: lines, and the names of
@@ -129,19 +195,5 @@ pub mod stacks {
     //! - A thread becomes known when a watched poll or the lag sampler runs on it, or
     //!   at once with [`Builder::install`](crate::Builder::install). Of one that is
     //!   not known there is neither stack nor cause.
-    //! - Such timers are safe on x86-64 from Linux 5.9 on and on aarch64 from 5.16 on. On
-    //!   older kernels a signal is sent directly, to a thread that was seen running twice
-    //!   without a switch between. The thread may have entered a system call since, and the
-    //!   calls named above then return EINTR, whatever SA_RESTART says. On all kernels
-    //!   `io_uring_enter` and KVM's `KVM_RUN` may still be interrupted.
-    //! - The handler needs room: some 5 KiB with AVX-512. A thread whose alternate signal
-    //!   stack is smaller, or that has none and a stack below 64 KiB, is never signalled.
-    //!   Nor is one that blocks the signal. A thread on a coroutine's stack has no stack.
-    //!   [`Health::no_stacks`](crate::Health::no_stacks) says which it is.
-    //! - An alternate stack that a thread sets up after its first watched poll is not
-    //!   noticed: leave room for the handler there.
-    //! - Of stacks of more than 512 frames the innermost and the outermost 256 are kept. Over
-    //!   262,144 frames or 16 MiB there is no stack.
-    //! - A program that handles the signal itself keeps its handler, and has no
-    //!   stacks of running threads: [`Health::no_stacks`](crate::Health::no_stacks).
+    //! - A system call that computes in the kernel is seen as it returns.
 }

@@ -73,9 +73,12 @@ const LAST_WORDS: Duration = Duration::from_millis(150);
 /// # At its edges
 /// - Started while something is stuck, it counts from its start.
 /// - Dropped while something is stuck, it tells `Ended` with
-///   [`is_ongoing`](crate::Stall::is_ongoing). The drop waits for callbacks
-///   that still run, but no longer than 200 ms; it calls none afterwards.
-/// - In a child that was forked there is no watchdog: to drop it there does nothing.
+///   [`is_ongoing`](crate::Stall::is_ongoing). The drop waits for callbacks and
+///   subscribers that still run, but no longer than 150 ms in all. One that takes longer
+///   is left behind on its thread, and no further one is called.
+/// - In a child that was forked there is no watchdog: to drop it there stops nothing and
+///   waits for nothing. Nothing else may be called on it there, as a lock that another
+///   thread held at the fork stays locked in the child.
 /// - A runtime that shuts down first is no stall; the watchdog stays usable for
 ///   its report.
 ///
@@ -83,7 +86,9 @@ const LAST_WORDS: Duration = Duration::from_millis(150);
 /// One of its threads wakes up once a tick, for some microseconds; the others
 /// when there is a stall. With [`Builder::install`] it looks less often while
 /// workers come and go, and while all are parked for a while, neither the thread
-/// nor the task wakes at all. Starting calibrates the clock once a process: 1 ms as a rule, 200 ms at worst.
+/// nor the task wakes at all. Starting calibrates the clock once a process: 1 ms as a rule,
+/// 200 ms at worst. Each lock, wait, allocation and system call, with its bound:
+/// [`docs::design`](crate::docs::design).
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), stallscope::Error> {
