@@ -32,6 +32,7 @@ macro_rules! tell {
             location = task.and_then(Task::location).map(tracing::field::display),
             worker = stall.worker(),
             duration_ms = stall.duration().as_secs_f64() * 1e3,
+            suspended_ms = stall.suspended().as_secs_f64() * 1e3,
             cause = %stall.cause(),
             on_cpu_ms = stall.on_cpu().as_secs_f64() * 1e3,
             off_cpu_ms = stall.off_cpu().as_secs_f64() * 1e3,
@@ -120,7 +121,7 @@ impl Emitter {
                 target: "stallscope",
                 tracing::Level::INFO,
                 reason,
-                "no stacks of some or all stuck threads: {reason}"
+                "stacks of some or all stuck threads are missing or incomplete: {reason}"
             );
         });
     }

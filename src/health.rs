@@ -43,6 +43,8 @@ pub struct Health {
     #[serde(default)]
     pub(crate) untracked: u64,
     pub(crate) unwatched_threads: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) uncounted_polls: u64,
 }
 
 impl Health {
@@ -170,6 +172,12 @@ impl Health {
     /// Futures that were not [tracked](crate::Watched::tracked) because there are too many.
     pub const fn untracked(&self) -> u64 {
         self.untracked
+    }
+
+    /// Polls of this process that are in no histogram, because more names and ranges of
+    /// durations were new at once than memory was ready for.
+    pub const fn uncounted_polls(&self) -> u64 {
+        self.uncounted_polls
     }
 
     /// Threads whose polls are not seen because there are too many.

@@ -110,6 +110,11 @@ impl Ledger {
         }
     }
 
+    /// It is not known any more which stalls are in progress.
+    pub(crate) fn forget_ongoing(&mut self) {
+        self.ongoing.clear();
+    }
+
     /// Those in progress, as they were when last told of.
     pub(crate) fn ongoing(&self) -> &[Stall] {
         &self.ongoing

@@ -72,6 +72,7 @@ mod recorder;
 mod registry;
 mod report;
 mod rollcall;
+mod room;
 mod runtime;
 mod sampler;
 mod severity;

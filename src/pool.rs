@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 
 use crate::clock::{self, Calibrated, Ticks};
 use crate::histogram::Histogram;
+use crate::recorder::Recorder;
 use crate::registry::lock;
 
 static POOL: Mutex<Pool> = Mutex::new(Pool {
@@ -20,8 +21,11 @@ static POOL: Mutex<Pool> = Mutex::new(Pool {
     queued: BTreeMap::new(),
     running: 0,
     most_running: 0,
-    waits: Histogram::new(),
 });
+
+/// Written under the lock of [`POOL`], by one thread at a time; read without it, as a
+/// report must not hold up the thread that hands work over.
+static WAITS: Recorder = Recorder::new();
 
 /// All work of the process that was handed over by [`spawn_blocking`].
 #[derive(Debug)]
@@ -31,7 +35,6 @@ struct Pool {
     queued: BTreeMap<u64, Ticks>,
     running: usize,
     most_running: usize,
-    waits: Histogram,
 }
 
 /// Work handed to the blocking pool, at one moment; from
@@ -129,8 +132,7 @@ impl Handed {
         let now = clock::ticks();
         let mut pool = lock(&POOL);
         let since = pool.queued.remove(&number)?;
-        pool.waits
-            .record(clock::ns_from_to(since, now).unwrap_or(0));
+        WAITS.record(clock::ns_from_to(since, now).unwrap_or(0));
         pool.running += 1;
         pool.most_running = pool.most_running.max(pool.running);
         Some(Running)
@@ -171,5 +173,7 @@ pub(crate) fn look(clock: &Calibrated) -> BlockingPool {
 
 /// How long all work has waited that has begun.
 pub(crate) fn waits() -> Histogram {
-    lock(&POOL).waits.clone()
+    let mut waits = Histogram::new();
+    waits.add_recorder(&WAITS);
+    waits
 }

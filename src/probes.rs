@@ -2,6 +2,7 @@
 
 use crate::os::{Importance, Miss, ThreadProbe};
 use crate::registry::{Place, Thread, registry};
+use crate::room::room_for;
 
 /// How many threads are remembered; of more, the one that was asked about least lately
 /// makes room.
@@ -25,7 +26,7 @@ struct Known {
 impl Default for Probes {
     fn default() -> Self {
         Probes {
-            list: Vec::with_capacity(MAX_PROBES),
+            list: room_for(MAX_PROBES),
             asked: 0,
         }
     }

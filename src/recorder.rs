@@ -71,7 +71,7 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
-    pub(crate) fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Recorder {
             chunks: [const { OnceLock::new() }; CHUNKS],
             sum_ns: AtomicU64::new(0),
@@ -218,7 +218,6 @@ pub(crate) fn leave_uncounted(times: u64) {
 
 /// How many durations of this process are in no histogram, because there was neither a
 /// counter in stock nor room to wait for one.
-#[allow(dead_code, reason = "for health, which does not tell it yet")]
 pub(crate) fn uncounted() -> u64 {
     UNCOUNTED.load(Relaxed)
 }

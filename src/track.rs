@@ -206,10 +206,13 @@ impl Tracking {
     /// A poll begins, with this waker of the task.
     pub(crate) fn poll_begins(&self, now: Ticks, task: &Waker, thread: &Thread) {
         let mut waker = lock(&self.entry.waker);
-        if !waker.as_ref().is_some_and(|known| known.will_wake(task)) {
-            *waker = Some(task.clone());
-        }
+        let former = match &*waker {
+            Some(known) if known.will_wake(task) => None,
+            _ => waker.replace(task.clone()),
+        };
         drop(waker);
+        // Not under the lock: a waker's drop can run code that wakes this very future.
+        drop(former);
         let woken = self.entry.woken.swap(0, Relaxed);
         if woken != 0
             && let Some(ns) = clock::ns_from_to(woken, now)

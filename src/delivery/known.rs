@@ -2,6 +2,7 @@
 
 use crate::cause::Judgement;
 use crate::report::Confidence;
+use crate::room::room_for;
 use crate::stall::{Stack, StallId};
 use crate::watchdog::transition::Finding;
 
@@ -46,7 +47,7 @@ pub(super) struct KnownStalls(Vec<Known>);
 
 impl KnownStalls {
     pub(super) fn new() -> Self {
-        KnownStalls(Vec::with_capacity(MAX_KEPT))
+        KnownStalls(room_for(MAX_KEPT))
     }
 
     pub(super) fn get(&self, id: StallId) -> Option<&Known> {

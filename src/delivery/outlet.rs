@@ -1,8 +1,8 @@
 //! One outlet: a queue, and the thread that hands what comes through it to a sink.
 
 use std::collections::VecDeque;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::{Acquire, Release};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
+use std::sync::atomic::{AtomicBool, AtomicU8};
 use std::sync::{Arc, OnceLock};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
@@ -16,6 +16,7 @@ use crate::delivery::sinks::Sink;
 use crate::delivery::{Message, QUEUE};
 use crate::error::Error;
 use crate::os::AutoResetEvent;
+use crate::room::room_for;
 use crate::stall::Phase;
 use crate::threads;
 use crate::watchdog::transition::{Finding, Transition};
@@ -32,8 +33,8 @@ pub(super) struct Outlet {
     /// Set when there is something in the queue, or to stop.
     changed: AutoResetEvent,
     stopping: AtomicBool,
-    /// From then on nothing is delivered.
-    closed: AtomicBool,
+    /// Whether something is being delivered, and whether nothing may be any more.
+    gate: Gate,
     over: AtomicBool,
     ended: AutoResetEvent,
     thread: OnceLock<ThreadId>,
@@ -50,7 +51,7 @@ impl Outlet {
             queue: ArrayQueue::new(QUEUE),
             changed: AutoResetEvent::new(),
             stopping: AtomicBool::new(false),
-            closed: AtomicBool::new(false),
+            gate: Gate::default(),
             over: AtomicBool::new(false),
             ended: AutoResetEvent::new(),
             thread: OnceLock::new(),
@@ -61,7 +62,7 @@ impl Outlet {
             outlet: Arc::clone(&outlet),
             buffer: EventBuffer::new(),
             known: KnownStalls::new(),
-            waiting: VecDeque::with_capacity(QUEUE),
+            waiting: VecDeque::from(room_for(QUEUE)),
             sink,
         };
         let name = worker.sink.thread_name();
@@ -102,11 +103,30 @@ impl Outlet {
 
     /// Has nothing delivered from now on; a callback that still runs is left behind.
     pub(super) fn close(&self) {
-        self.closed.store(true, Release);
+        self.gate.close();
+    }
+}
+
+/// Lets calls through until it is closed: none begins once [`Gate::close`] has returned.
+#[derive(Debug, Default)]
+struct Gate(AtomicU8);
+
+impl Gate {
+    const CALLING: u8 = 1;
+    const CLOSED: u8 = 2;
+
+    /// Calls `f`, unless the gate is closed. Of one thread only.
+    fn pass(&self, f: impl FnOnce()) {
+        // One step for both: a close is either seen here, or sees the call.
+        let begin = self.0.compare_exchange(0, Self::CALLING, AcqRel, Acquire);
+        if begin.is_ok() {
+            f();
+            self.0.fetch_and(!Self::CALLING, Release);
+        }
     }
 
-    fn is_closed(&self) -> bool {
-        self.closed.load(Acquire)
+    fn close(&self) {
+        self.0.fetch_or(Self::CLOSED, AcqRel);
     }
 }
 
@@ -153,9 +173,8 @@ impl Worker {
         while let Some(waiting) = self.waiting.pop_front() {
             self.deliver(&waiting.transition);
         }
-        if !self.outlet.is_closed() {
-            self.sink.finish();
-        }
+        let sink = &mut self.sink;
+        self.outlet.gate.pass(|| sink.finish());
         self.outlet.over.store(true, Release);
         self.outlet.ended.set();
     }
@@ -181,9 +200,8 @@ impl Worker {
             Message::Finding(finding) => self.answer(finding),
             Message::Stack(id, stack) => self.known.add_stack(id, stack),
             note => {
-                if !self.outlet.is_closed() {
-                    self.sink.note(&note);
-                }
+                let sink = &mut self.sink;
+                self.outlet.gate.pass(|| sink.note(&note));
             }
         }
     }
@@ -220,15 +238,33 @@ impl Worker {
 
     fn deliver(&mut self, transition: &Transition) {
         let id = transition.id();
-        if !self.outlet.is_closed() {
-            let sink = &mut self.sink;
-            let known = self.known.get(id);
-            self.buffer.with(transition, known, |event| {
+        let (sink, buffer) = (&mut self.sink, &mut self.buffer);
+        let known = self.known.get(id);
+        self.outlet.gate.pass(|| {
+            buffer.with(transition, known, |event| {
                 sink.event(event, transition.span());
             });
-        }
+        });
         if transition.told.phase == Phase::Ended {
             self.known.forget(id);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_passes_a_gate_that_is_closed() {
+        let (gate, mut calls) = (Gate::default(), 0);
+        gate.pass(|| calls += 1);
+        // Closed while a call is in progress, which goes on.
+        gate.pass(|| {
+            gate.close();
+            calls += 1;
+        });
+        gate.pass(|| calls += 1);
+        assert_eq!(calls, 2);
     }
 }

@@ -34,6 +34,7 @@ pub(crate) use waiting::{Shares, Spent, ThreadTimes};
 use std::time::Duration;
 
 use crate::clock;
+use crate::room::room_for;
 use crate::severity::{Severity, Thresholds};
 use crate::stall::{Phase, StallKind};
 
@@ -95,7 +96,7 @@ impl Detector {
         Detector {
             thresholds,
             last_ns: now_ns,
-            units: Vec::with_capacity(MANY_UNITS),
+            units: room_for(MANY_UNITS),
             detached: Detached::default(),
             placed: Placed::default(),
         }

@@ -1,6 +1,7 @@
 //! Which unit each poll holds up.
 
 use crate::detector::observation::{Observation, PollId, PollSeen};
+use crate::room::room_for;
 
 /// Polls in progress that hold up no worker any more: few, so a list that is kept.
 #[derive(Debug)]
@@ -9,7 +10,7 @@ pub(crate) struct Detached(Vec<PollId>);
 impl Default for Detached {
     fn default() -> Self {
         // More than there are threads in `block_in_place` as a rule.
-        Detached(Vec::with_capacity(64))
+        Detached(room_for(64))
     }
 }
 

@@ -15,8 +15,13 @@ pub(crate) struct Demand {
     pub(crate) track: bool,
 }
 
-/// The demands of all watchdogs. The lock is taken as watchdogs start and stop, never
-/// by a poll.
+/// How many watchdogs' demands are told apart; of more, each counts as the most demanding.
+const MAX_DEMANDS: usize = 256;
+
+/// The demands of all watchdogs.
+///
+/// The lock is taken as watchdogs start and stop, never by a poll. No memory is asked for
+/// under it: a watchdog that stops must not wait for one that starts and is stuck there.
 #[derive(Debug)]
 pub(super) struct Demands {
     list: Mutex<List>,
@@ -26,16 +31,17 @@ pub(super) struct Demands {
 
 #[derive(Debug)]
 struct List {
-    next: u64,
-    demands: Vec<(u64, Demand)>,
+    demands: [Option<Demand>; MAX_DEMANDS],
+    /// Those that found no room.
+    more: usize,
 }
 
 impl Demands {
     pub(super) const fn new() -> Self {
         Demands {
             list: Mutex::new(List {
-                next: 0,
-                demands: Vec::new(),
+                demands: [None; MAX_DEMANDS],
+                more: 0,
             }),
             any: AtomicBool::new(false),
             track: AtomicBool::new(false),
@@ -45,14 +51,16 @@ impl Demands {
 
 /// A watchdog's demand; withdrawn at drop.
 #[derive(Debug)]
-pub(crate) struct DemandGuard(u64);
+pub(crate) struct DemandGuard(Option<usize>);
 
 impl Drop for DemandGuard {
     fn drop(&mut self) {
-        let demands = registry().demands();
-        let mut list = lock(&demands.list);
-        list.demands.retain(|(id, _)| *id != self.0);
-        registry().apply(&list.demands);
+        let mut list = lock(&registry().demands().list);
+        match self.0.and_then(|at| list.demands.get_mut(at)) {
+            Some(place) => *place = None,
+            None => list.more = list.more.saturating_sub(1),
+        }
+        registry().apply(&list);
     }
 }
 
@@ -60,18 +68,22 @@ impl Registry {
     /// Asks for this for as long as the result lives.
     pub(crate) fn demand(&self, demand: Demand) -> DemandGuard {
         let mut list = lock(&self.demands().list);
-        list.next += 1;
-        let id = list.next;
-        list.demands.push((id, demand));
-        self.apply(&list.demands);
-        DemandGuard(id)
+        let free = list.demands.iter().position(Option::is_none);
+        match free.and_then(|at| list.demands.get_mut(at)) {
+            Some(place) => *place = Some(demand),
+            None => list.more += 1,
+        }
+        self.apply(&list);
+        DemandGuard(free)
     }
 
-    fn apply(&self, demands: &[(u64, Demand)]) {
-        let timings = demands.iter().map(|(_, demand)| demand.timing);
+    fn apply(&self, list: &List) {
+        let demands = || list.demands.iter().flatten();
+        let more = (list.more > 0).then_some(Timing::EACH);
+        let timings = demands().map(|demand| demand.timing).chain(more);
         let timing = timings.min_by_key(|timing| timing.rank());
         self.demands().any.store(timing.is_some(), Relaxed);
-        let track = demands.iter().any(|(_, demand)| demand.track);
+        let track = demands().any(|demand| demand.track);
         self.demands().track.store(track, Relaxed);
         self.set_timing(timing.unwrap_or(Timing::NONE));
     }

@@ -203,6 +203,7 @@ impl Health {
             folded_names: sum(|health| health.folded_names),
             untracked: sum(|health| health.untracked),
             unwatched_threads: sum(|health| health.unwatched_threads),
+            uncounted_polls: sum(|health| health.uncounted_polls),
         }
     }
 }

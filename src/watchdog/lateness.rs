@@ -5,7 +5,8 @@
 //! watchdog alone may have waited, for a CPU or for memory, while others went on.
 
 use crate::detector::{ThreadState, ThreadTimes, Unit};
-use crate::os::{self, Importance, OwnTimes, ThreadProbe};
+use crate::os::{self, Importance, ProcessClocks, ThreadProbe};
+use crate::room::room_for;
 
 /// What is known of the time in which the watchdog was late.
 #[derive(Clone, Copy, Debug, Default)]
@@ -17,9 +18,8 @@ struct Evidence {
     cpu_ns: u64,
     /// How much of that may have been before the watchdog was late.
     earlier_ns: u64,
-    /// How often the watchdog's thread went to sleep and had to wait for memory since.
-    sleeps: u64,
-    faults: u64,
+    /// How often the watchdog's thread was given a CPU since.
+    runs: Option<u64>,
     /// For how long the machine was suspended.
     suspended_ns: u64,
     /// Threads that slept in a poll or turn before and after: those that were woken in
@@ -40,7 +40,7 @@ fn standstill_ns(evidence: &Evidence, tolerance_ns: u64) -> u64 {
     if still_ns <= tolerance_ns {
         return 0;
     }
-    let only_overslept = evidence.sleeps <= 1 && evidence.faults == 0;
+    let only_overslept = evidence.runs.is_some_and(|runs| runs <= 1);
     if evidence.suspended_ns > tolerance_ns || only_overslept {
         return still_ns;
     }
@@ -61,7 +61,8 @@ pub(crate) struct Lateness {
     /// How much of that it may have waited since, at most.
     unsure_ns: u64,
     /// As it was when the thread last began to wait for its next look.
-    before: OwnTimes,
+    before: ProcessClocks,
+    runs: Option<u64>,
     looked_ns: u64,
     /// What the threads of polls and turns in progress had done by then.
     times: Vec<(Unit, ThreadTimes)>,
@@ -77,9 +78,10 @@ impl Lateness {
             cpus: cpus as u64,
             had_waited_ns: 0,
             unsure_ns: 0,
-            before: OwnTimes::default(),
+            before: ProcessClocks::default(),
+            runs: None,
             looked_ns: 0,
-            times: Vec::with_capacity(64),
+            times: room_for(64),
         };
         lateness.read_run_queue_wait();
         lateness
@@ -87,7 +89,8 @@ impl Lateness {
 
     /// To be called when a look is done, before the wait for the next.
     pub(crate) fn begin_wait(&mut self, looked_ns: u64, times: &[(Unit, ThreadTimes)]) {
-        self.before = OwnTimes::now();
+        self.before = ProcessClocks::now();
+        self.runs = self.own_runs();
         self.looked_ns = looked_ns;
         self.times.clear();
         self.times.extend_from_slice(times);
@@ -111,21 +114,31 @@ impl Lateness {
             self.may_have_waited(late_ns);
             return 0;
         }
-        let now = OwnTimes::now();
+        let now = ProcessClocks::now();
         let earlier_ns = planned_ns.saturating_sub(self.looked_ns);
         let (woken, slept_on) = self.sleepers(times);
         let evidence = Evidence {
             late_ns,
             waited_ns: self.read_run_queue_wait(),
-            cpu_ns: now.process_ns.saturating_sub(self.before.process_ns),
+            cpu_ns: now.cpu_ns.saturating_sub(self.before.cpu_ns),
             earlier_ns: earlier_ns.saturating_mul(self.cpus),
-            sleeps: now.sleeps.saturating_sub(self.before.sleeps),
-            faults: now.faults.saturating_sub(self.before.faults),
+            runs: self
+                .own_runs()
+                .zip(self.runs)
+                .map(|(now, before)| now.saturating_sub(before)),
             suspended_ns: now.suspended_ns.saturating_sub(self.before.suspended_ns),
             woken,
             slept_on,
         };
         standstill_ns(&evidence, self.tolerance_ns)
+    }
+
+    /// How often the thread has been given a CPU. After a wait for its timer alone that is
+    /// once more; where it had to wait for something else, such as a page, more often.
+    fn own_runs(&self) -> Option<u64> {
+        let spent = self.own.as_ref()?.spent()?;
+        // A kernel without statistics has 0.
+        Some(spent.runs).filter(|runs| *runs > 0)
     }
 
     /// How many of the threads that slept were woken, and how many slept on.
@@ -171,8 +184,7 @@ mod tests {
         waited_ns: 0,
         cpu_ns: 8 * MS,
         earlier_ns: 10 * MS,
-        sleeps: 2,
-        faults: 0,
+        runs: Some(2),
         suspended_ns: 0,
         woken: 0,
         slept_on: 0,
@@ -234,21 +246,11 @@ mod tests {
             (
                 "the machine was paused",
                 Evidence {
-                    sleeps: 1,
+                    runs: Some(1),
                     slept_on: 3,
                     ..LATE
                 },
                 3_000,
-            ),
-            (
-                "it waited for memory",
-                Evidence {
-                    sleeps: 1,
-                    faults: 1,
-                    slept_on: 1,
-                    ..LATE
-                },
-                0,
             ),
             (
                 "suspended",

@@ -34,6 +34,7 @@ use crate::live::LiveTask;
 use crate::local;
 use crate::os;
 use crate::pool;
+use crate::recorder;
 use crate::registry::{Demand, DemandGuard, LabelId, lock, registry};
 use crate::report::{self, Report, SCHEMA_VERSION, TaskPolls};
 use crate::rollcall;
@@ -322,13 +323,14 @@ impl Watchdog {
             callback_panics: self.shared.delivery.stats.panics.load(Relaxed),
             slow_callbacks: self.shared.delivery.stats.slow.load(Relaxed),
             dropped_events: self.shared.delivery.stats.dropped.load(Relaxed) + self.shared.lost(),
-            stack_misses: self.shared.stack_misses.load(Relaxed),
+            stack_misses: self.shared.stack_misses.load(Relaxed) + self.shared.unasked(),
             no_stacks: lock(&self.shared.no_stacks).clone(),
             symbolizer_panics: self.shared.symbolizer_panics.load(Relaxed),
             suppressed: self.shared.delivery.stats.suppressed.load(Relaxed),
             folded_names: registry().folded_labels(),
             untracked: registry().untracked(),
             unwatched_threads: registry().refused_threads(),
+            uncounted_polls: recorder::uncounted(),
         }
     }
 }

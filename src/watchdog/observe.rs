@@ -9,6 +9,7 @@ use crate::detector::{
 use crate::driven::Driven;
 use crate::probes::Probes;
 use crate::registry::{Place, RuntimeId, Tag, registry};
+use crate::room::room_for;
 use crate::runtime::Runtime;
 use crate::slot::Poll;
 use crate::watchdog::account::Known;
@@ -48,8 +49,8 @@ impl Observer {
         let mut seen = Observation {
             workers: vec![WorkerSeen::default(); workers],
             polls: vec![PollSeen::default(); polls],
-            finished: Vec::with_capacity(polls),
-            times: Vec::with_capacity(polls + workers),
+            finished: room_for(polls),
+            times: room_for(polls + workers),
             accounts: vec![None; workers],
             ..Observation::default()
         };

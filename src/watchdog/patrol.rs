@@ -18,6 +18,7 @@ use crate::driven::Driven;
 use crate::idle::Sleep;
 use crate::os;
 use crate::registry::registry;
+use crate::room::room_for;
 use crate::stall::Phase;
 use crate::supply;
 use crate::watchdog::lateness::Lateness;
@@ -93,7 +94,7 @@ impl Patrol {
     pub(crate) fn run(mut self) {
         os::touch_stack();
         let mut seen = self.observer.room();
-        let mut told = Vec::with_capacity(MANY_TRANSITIONS);
+        let mut told = room_for(MANY_TRANSITIONS);
         let mut planned_ns = None;
         let mut calm = Calm::default();
         let mut lateness = Lateness::new(self.shared.tolerance_ns);
@@ -108,7 +109,7 @@ impl Patrol {
             self.ask_whether_driven(&seen);
             self.have_stuck_looked_for(seen.now_ns);
             if supply::is_low() {
-                self.shared.request(Request::Refill);
+                self.shared.request_refill();
             }
 
             // What this thread has done since it looked is no standstill.

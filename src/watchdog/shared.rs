@@ -66,8 +66,13 @@ pub(crate) struct Shared {
     requests: ArrayQueue<Request>,
     /// What the ledger has not taken in yet.
     inbox: ArrayQueue<Transition>,
-    /// Transitions that found the inbox full.
+    /// Transitions that found the inbox full, in all, and some since it was emptied.
     lost: AtomicU64,
+    lost_some: AtomicBool,
+    /// Whether a refill has been asked for and not begun yet.
+    refilling: AtomicBool,
+    /// Requests that found the queue full.
+    unasked: AtomicU64,
     /// Never locked by the thread that looks.
     ledger: Mutex<Ledger>,
 }
@@ -106,6 +111,9 @@ impl Shared {
             requests: ArrayQueue::new(QUEUE),
             inbox: ArrayQueue::new(QUEUE),
             lost: AtomicU64::new(0),
+            lost_some: AtomicBool::new(false),
+            refilling: AtomicBool::new(false),
+            unasked: AtomicU64::new(0),
             ledger: Mutex::new(Ledger::default()),
         }
     }
@@ -115,6 +123,8 @@ impl Shared {
         // The ledger first: who answers a transition finds it there.
         if self.inbox.push(transition).is_err() {
             self.lost.fetch_add(1, Relaxed);
+            // Release: pairs with the acquire in `ledger`.
+            self.lost_some.store(true, Release);
         }
         self.delivery.send(&Message::Transition(transition));
         self.request(Request::Transition(transition));
@@ -124,8 +134,23 @@ impl Shared {
     pub(crate) fn request(&self, request: Request) {
         // A full queue is one of a thread that has been waiting for long: its answers
         // would be late.
-        let _ = self.requests.push(request);
+        if self.requests.push(request).is_err() {
+            self.unasked.fetch_add(1, Relaxed);
+        }
         self.investigator.wake();
+    }
+
+    /// Has what polls may need made, unless that has been asked for already.
+    pub(crate) fn request_refill(&self) {
+        // Acquire and release: pair with each other from one refill to the next.
+        if !self.refilling.swap(true, AcqRel) {
+            self.request(Request::Refill);
+        }
+    }
+
+    /// A refill begins; what runs low from now on is asked for anew.
+    pub(crate) fn begin_refill(&self) {
+        self.refilling.store(false, Release);
     }
 
     pub(crate) fn next_request(&self) -> Option<Request> {
@@ -135,15 +160,25 @@ impl Shared {
     /// The ledger, with all that has been handed on until now.
     pub(crate) fn ledger(&self) -> MutexGuard<'_, Ledger> {
         let mut ledger = lock(&self.ledger);
+        // Acquire: pairs with the release in `hand_on`.
+        if self.lost_some.swap(false, AcqRel) {
+            // Among the lost may be the ends of some: those that go on will be seen again.
+            ledger.forget_ongoing();
+        }
         while let Some(transition) = self.inbox.pop() {
             ledger.enter(&transition.event());
         }
         ledger
     }
 
-    /// Transitions that neither reports nor all outlets have heard of.
+    /// Transitions that reports have not heard of.
     pub(crate) fn lost(&self) -> u64 {
         self.lost.load(Relaxed)
+    }
+
+    /// Stalls that were not looked into because too many waited for that.
+    pub(crate) fn unasked(&self) -> u64 {
+        self.unasked.load(Relaxed)
     }
 
     /// Has the thread that looks do so at once.

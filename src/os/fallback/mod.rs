@@ -49,18 +49,16 @@ pub(crate) const fn is_futex(_number: i64) -> bool {
     false
 }
 
-/// Nothing is known of the calling thread.
+/// Nothing is known of the process.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct OwnTimes {
-    pub(crate) sleeps: u64,
-    pub(crate) faults: u64,
-    pub(crate) process_ns: u64,
+pub(crate) struct ProcessClocks {
+    pub(crate) cpu_ns: u64,
     pub(crate) suspended_ns: u64,
 }
 
-impl OwnTimes {
+impl ProcessClocks {
     pub(crate) fn now() -> Self {
-        OwnTimes::default()
+        ProcessClocks::default()
     }
 }
 

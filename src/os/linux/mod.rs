@@ -49,7 +49,9 @@ mod walk;
 pub(crate) use capture::Capturer;
 pub(crate) use event::AutoResetEvent;
 pub(crate) use modules::module_files;
-pub(crate) use own::{OwnTimes, leave_out, process_id, request_short_slice, touch_stack, usage};
+pub(crate) use own::{
+    ProcessClocks, leave_out, process_id, request_short_slice, touch_stack, usage,
+};
 pub(crate) use own_stack::OwnStack;
 pub(crate) use symbolize::Symbolizer;
 pub(crate) use syscalls::syscall_name;

@@ -102,35 +102,21 @@ pub(crate) fn request_short_slice() {
     }
 }
 
-/// What the calling thread has been through, for one that looks whether it stood still.
+/// Clocks of the process, for a thread that looks whether the process stood still.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct OwnTimes {
-    /// How often it has gone to sleep.
-    pub(crate) sleeps: u64,
-    /// How often it had to wait for a page of memory, or make one.
-    pub(crate) faults: u64,
+pub(crate) struct ProcessClocks {
     /// CPU time of the whole process, as of the scheduler's last ticks.
-    pub(crate) process_ns: u64,
+    pub(crate) cpu_ns: u64,
     /// How far the clock that runs on while the machine is suspended is ahead.
     pub(crate) suspended_ns: u64,
 }
 
-impl OwnTimes {
-    /// Two system calls and two readings of the vDSO, some 1.5 us in all, none of which can wait.
+impl ProcessClocks {
+    /// One system call and two readings of the vDSO, some 1 us, none of which can wait.
     pub(crate) fn now() -> Self {
-        // SAFETY: an all-zero rusage is a valid one; the kernel fills it.
-        let mut rusage: libc::rusage = unsafe { std::mem::zeroed() };
-        // SAFETY: `rusage` is valid for writes for the length of the call.
-        if unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut rusage) } != 0 {
-            return OwnTimes::default();
-        }
-        let count = |number: libc::c_long| u64::try_from(number).unwrap_or(0);
         let clock = |clock| clock_ns(clock).unwrap_or(0);
-        OwnTimes {
-            sleeps: count(rusage.ru_nvcsw),
-            faults: count(rusage.ru_minflt) + count(rusage.ru_majflt),
-            process_ns: clock(libc::CLOCK_PROCESS_CPUTIME_ID),
-            // Both are read in the vDSO; a moment between the two is next to nothing.
+        ProcessClocks {
+            cpu_ns: clock(libc::CLOCK_PROCESS_CPUTIME_ID),
             suspended_ns: clock(libc::CLOCK_BOOTTIME).saturating_sub(clock(libc::CLOCK_MONOTONIC)),
         }
     }

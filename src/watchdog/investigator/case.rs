@@ -10,7 +10,7 @@ use crate::delivery::Message;
 use crate::detector::{Spent, Told, WorkerSeen};
 use crate::driven::Driven;
 use crate::explain::{Explainer, Job, Sent};
-use crate::os::{Captured, Capturer, Doing, Miss, SURELY_BACK_NS, SignalUse, Subject};
+use crate::os::{Captured, Capturer, Doing, Miss, SignalUse, Subject};
 use crate::probes::Probes;
 use crate::registry::{lock, registry};
 use crate::runtime::Runtime;
@@ -49,8 +49,6 @@ struct Open {
     stack: Option<Stack>,
     /// And those that are being symbolized.
     stacks_coming: u32,
-    /// At the last look.
-    spent: Option<Spent>,
     sleep: OneSleep,
     tasks: Tasks,
 }
@@ -66,25 +64,15 @@ impl Open {
             tries_left: 0,
             stack: None,
             stacks_coming: 0,
-            spent: None,
             sleep: OneSleep::default(),
             tasks: Tasks::default(),
         }
     }
 
-    /// Whether the thread has run since the last look without giving up its CPU.
-    fn is_awake(&self, now: Option<Spent>) -> bool {
-        if let Some((before, now)) = self.spent.zip(now) {
-            return before.runs == now.runs && now.cpu_ns > before.cpu_ns + SURELY_BACK_NS;
-        }
-        let shares = self.told.shares;
-        shares.cpu_ns > SURELY_BACK_NS && shares.blocked_ns < shares.cpu_ns / 16
-    }
-
     /// Takes note of the task that a turn's thread was polling, unless that may come yet.
     fn note_task(&mut self, captured: &Result<Captured, Miss>, now_ns: u64) {
         let task = match captured {
-            Ok(captured) if captured.stack == Err(Miss::Late) => return,
+            Ok(captured) if captured.stack == Err(Miss::Late) => return self.tasks.ask(now_ns),
             Ok(captured) => captured.task,
             Err(_) => None,
         };
@@ -182,7 +170,10 @@ impl Case {
                     self.find_out_whether_driven(of, age_ns, capturers)
                 }
                 Request::ResumeSampling => self.settings.shared.lag.resume(),
-                Request::Refill => supply::refill(),
+                Request::Refill => {
+                    self.settings.shared.begin_refill();
+                    supply::refill();
+                }
                 Request::LookForStuck => self.next_stuck_ns = Some(0),
             }
         }
@@ -309,7 +300,6 @@ impl Case {
         if open.told.kind == StallKind::Turn {
             self.look_for_one_poll(open, &thread, spent, now_ns, capturers);
         }
-        open.spent = spent;
     }
 
     fn look_for_one_poll(
@@ -322,7 +312,7 @@ impl Case {
     ) {
         open.sleep.look(now_ns, open.last, spent);
         if open.tasks.are_due(now_ns)
-            && open.is_awake(spent)
+            && !open.last.is_some_and(Doing::is_asleep)
             && let Some(captured) = self.capture(open, thread, capturers)
         {
             open.note_task(&captured, now_ns);

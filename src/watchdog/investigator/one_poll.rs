@@ -75,6 +75,8 @@ pub(crate) struct Tasks {
     /// Polls there were at least: between two tasks is the end of one.
     pub(crate) polls: u64,
     next_ns: u64,
+    /// Since when a thread is asked that has not answered yet.
+    asked_ns: Option<u64>,
 }
 
 impl Tasks {
@@ -83,12 +85,19 @@ impl Tasks {
         now_ns >= self.next_ns
     }
 
+    /// The thread is asked now, and may answer a tick later: that must not make the looks
+    /// rarer.
+    pub(crate) fn ask(&mut self, now_ns: u64) {
+        self.asked_ns.get_or_insert(now_ns);
+    }
+
     pub(crate) fn look(&mut self, now_ns: u64, age_ns: u64, task: Option<u64>) {
+        let asked_ns = self.asked_ns.take().unwrap_or(now_ns);
         let Some(task) = task else {
             self.next_ns = now_ns + age_ns / 32;
             return;
         };
-        self.next_ns = now_ns + age_ns / 8;
+        self.next_ns = asked_ns + age_ns / 8;
         self.polls += u64::from(self.task.look(now_ns, task));
     }
 
