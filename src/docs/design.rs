@@ -23,9 +23,9 @@
 //! | the same | the tracing subscriber is called for its current span: what that does is the subscriber's | the subscriber's | the subscriber's |
 //! | first poll of a name on a thread, or of a range of durations | up to 256 locks are tried, none is waited for | none: from the stock. Where that is empty, up to 64 durations a thread wait for it, more are left out | none |
 //! | end of a poll that a watchdog has seen | none | none | none; the clock is read once |
-//! | tracked future: each poll | its own lock, short but for code of the executor: its waker is cloned in it, and the one before dropped | none | none |
+//! | tracked future: each poll | its own lock, short but for code of the executor: its waker is cloned in it | none | none |
 //! | tracked future: first poll and drop | the lock of the list of tracked futures, short; up to 65,536 entries are looked at in it with `stuck_after` | some 200 bytes where the future was made before there was a watchdog and the stock is empty | none |
-//! | `stallscope::spawn_blocking`, twice | the lock of the pool's account; `health` and `report` copy a histogram in it | up to some KiB, in that lock | none |
+//! | `stallscope::spawn_blocking`, twice | the lock of the pool's account, as long as an insertion or removal in it takes | up to some KiB, in that lock | none |
 //! | `health`, `report`, `tasks`, where the program calls them in a poll | ledger's lock, as long as another `report` takes; the pool's account; the list of tracked futures | what they return, some of that in the ledger's lock | none |
 //! | hooks of parking (`install`) | none | none | one `futex` on waking for each watchdog that sleeps, 64 at most |
 //! | with `tokio_unstable`: first poll of a task from a place on a thread | reader's lock of names | its name | none |
@@ -50,13 +50,13 @@
 //! | reads slots and counters | 1,024 threads; atomic loads |
 //! | reads `/proc/self/task/TID/stat`, `schedstat`, `syscall` | of threads whose poll or turn goes on, of up to 16 workers with `install`; none takes the lock of the memory map |
 //! | opens one of them | where it is not kept open; the call waits while the kernel enlarges the process's table of files |
-//! | own lateness: `getrusage`, `clock_gettime` | twice a look at most |
+//! | own lateness: `schedstat`, `clock_gettime` | twice a look at most |
 //! | hands on to queues | three of fixed size; full ones drop. Where a queue is full and its reader has lost its CPU within a read, this thread yields until that is over |
 //! | wakes another thread: `futex` | one for each outlet, one for the investigator |
 //! | waits: `futex`, with a relative time | 7/8 of a tick; without end while all workers are parked and hooks tell of their waking |
 //! | lock: what is known of a current-thread runtime's turn (`driven.rs`) | short; shared with the investigator and the symbolizer. It is the only lock that this thread waits for |
 //! | allocations | in the first look; later once where there are more than 64 polls, threads or units at once |
-//! | page faults | none once warm: `tests/held_locks.rs`, 10,000 looks. Room for more units, and for more than it has seen, is reserved but untouched, and costs a fault when first used |
+//! | page faults | none once warm: `tests/held_locks.rs`, 10,000 looks. Room for 64 polls, threads and units is written once beforehand |
 //!
 //! It formats nothing, prints nothing, and calls no code of the program.
 //!
@@ -98,8 +98,8 @@
 //! | when | what, and its bound |
 //! |---|---|
 //! | start | the clock is calibrated once a process: 1 ms, 200 ms at most. The stocks are filled and the threads started on the caller's thread. Debug info is read on the symbolizer's, unwind tables on the investigator's |
-//! | `Watchdog::drop` | waits 150 ms at most, in all, for the thread that looks and for outlets. What does not end in time is left to end by itself. Then the caller takes the lock of watchdogs' wishes, which others that start or stop hold while they allocate, and frees memory, which waits for the allocator as any drop does. Joins nothing |
-//! | a callback that still runs | is left behind. No further one is called, but for one that was about to be in the very moment |
+//! | `Watchdog::drop` | waits 150 ms at most, in all, for the thread that looks and for outlets. What does not end in time is left to end by itself. Then the caller takes the lock of watchdogs' demands, which is short, and frees memory, which waits for the allocator as any drop does. Joins nothing |
+//! | a callback that still runs | is left behind. No further one begins once the drop has returned |
 //! | the program's end | nothing is registered with `atexit` or `pthread_atfork`, and nothing is joined; threads end with the process. Where the watchdog was not dropped before, a callback can still be called while exit handlers run |
 //! | the runtime's end | a dropped task says so; nothing is reported for it |
 //! | a forked child | has none of the threads. Dropping a watchdog there stops nothing and waits for nothing. Nothing else may be called on it, and none may be started, before `exec`: a lock that a thread of the parent held at the fork stays locked in the child. Polls of watched futures go on, as their usual path has no lock |
@@ -125,7 +125,7 @@
 //! | lock | taken by | within it |
 //! |---|---|---|
 //! | names (`registry/labels.rs`) | threads that make watched futures | none |
-//! | wishes (`registry/demand.rs`) | start and drop of watchdogs | none |
+//! | demands (`registry/demand.rs`) | start and drop of watchdogs | none |
 //! | stocks' places (`stock.rs`) | polls, who fills: only tried, never waited for | none |
 //! | filling (`supply.rs`) | start, investigator | list of tracked futures |
 //! | list of tracked futures (`track.rs`) | their first poll and drop, `tasks`, investigator | none |
@@ -144,8 +144,8 @@
 //! Order, for those that are held together: ledger before pool's account and reason;
 //! filling before list of tracked futures; symbolizer before lack; loader's before
 //! allocator's and `/proc/self/mem`. No other two are held at once, and no callback,
-//! subscriber or waker of the program is called with one held, but for the clone and drop
-//! of a tracked future's waker. So an allocator that takes the loader's lock while it holds
+//! subscriber or waker of the program is called with one held, but for the clone of a
+//! tracked future's waker. So an allocator that takes the loader's lock while it holds
 //! its own, to record who allocates, can deadlock with the copy of unwind tables:
 //! `stacks(false)` leaves that out.
 //!
@@ -156,7 +156,7 @@
 //! |---|---|---|---|
 //! | `futex` | all | waiting and waking | |
 //! | `openat`, `pread64`, `close` of `/proc/self/task/TID/*` | looks, investigates | each tick for what goes on | |
-//! | `clock_gettime` of CPU clocks, `getrusage` | looks | each tick | |
+//! | `clock_gettime` of CPU clocks | looks | each tick | |
 //! | `sigaltstack`, `sched_getaffinity`, `getpid`, `gettid`, `prlimit64` | polls | first poll on a thread | |
 //! | `sched_yield` | workers | 20 ms after the start | |
 //! | `clone3` and what starts a thread; `readlink` of `/proc/self/exe`; `openat`, `read`, `close` of files on CPUs and of the host's name; `getrandom` | caller | start | |
@@ -175,7 +175,7 @@
 //!
 //! All but `sched_setattr` are in groups that a service rarely goes without. By systemd's
 //! groups (`src/shared/seccomp-util.c`): `process_vm_readv` is in `@ipc`, timers in
-//! `@timer`, `getrusage`, `clone3` and `rt_tgsigqueueinfo` in `@process`, `sigaltstack` and
+//! `@timer`, `clone3` and `rt_tgsigqueueinfo` in `@process`, `sigaltstack` and
 //! `rt_sigaction` in `@signal`, `sched_setattr` in `@resources`; `@system-service` has all
 //! of them. A filter that kills for `@timer` needs
 //! [`signal(None)`](crate::Builder::signal); one that kills for `@resources` needs nothing,
@@ -244,12 +244,13 @@
 //!
 //! 1. It is late by no more than a tick or half the lowest threshold, whichever is longer,
 //!    once the time is taken off that it waited for a CPU itself (`schedstat`): none.
-//! 2. `CLOCK_BOOTTIME` has moved further than `CLOCK_MONOTONIC`: there was one.
+//! 2. `CLOCK_BOOTTIME` has moved further than `CLOCK_MONOTONIC`, or the watchdog's thread
+//!    was given a CPU just once, for its timer, only late: there was one. A paused machine
+//!    wakes nobody, and what was on its CPUs seems to have computed.
 //! 3. The process has computed for more than a quarter of that time, by its CPU clock,
 //!    beside what it can have computed before: none.
 //! 4. A thread that slept in a poll or turn before has slept on, and none was woken: none,
-//!    since a stop, a freezer and a suspend wake all that sleep. Unless the watchdog's
-//!    thread has slept just once and had no page fault: a paused machine wakes nobody.
+//!    since a stop, a freezer and a suspend wake all that sleep.
 //! 5. Otherwise there was one.
 //!
 //! A standstill is one INFO event ([`docs::events`](crate::docs::events)), a gap in
@@ -258,6 +259,5 @@
 //! [`Suspended`](crate::Cause::Suspended) if that is more than half of it.
 //!
 //! What is left: a host that pauses one virtual CPU and does not tell the guest of stolen
-//! time. A thread on it seems to compute. If it is the watchdog's and no thread computes
-//! meanwhile, that is taken for a standstill, and a thread that sleeps through it is
-//! excused for as long.
+//! time. A thread on it seems to compute. If it is the watchdog's, that is taken for a
+//! standstill, and all are excused for as long.

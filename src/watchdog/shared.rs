@@ -22,6 +22,7 @@ const QUEUE: usize = 512;
 
 /// What the thread that looks asks of the one that may wait.
 #[derive(Clone, Copy, Debug)]
+#[allow(clippy::large_enum_variant, reason = "a box would ask for memory")]
 pub(crate) enum Request {
     Transition(Transition),
     /// To find out whether somebody drives this turn, of this age, of a current-thread
