@@ -12,14 +12,15 @@ use crate::driven::Driven;
 use crate::explain::{Explainer, Job, Sent};
 use crate::os::{Captured, Capturer, Doing, Miss, SignalUse, Subject};
 use crate::probes::Probes;
-use crate::registry::{lock, registry};
+use crate::registry::registry;
 use crate::runtime::Runtime;
 use crate::stall::{Frame, Phase, Stack, StallId, StallKind};
 use crate::supply::{self, Supplied};
 use crate::track;
 use crate::trim;
 use crate::watchdog::investigator::Capturers;
-use crate::watchdog::investigator::one_poll::{OneSleep, Tasks};
+use crate::watchdog::investigator::lacks::Lacks;
+use crate::watchdog::investigator::open::Open;
 use crate::watchdog::shared::{Request, Shared};
 use crate::watchdog::stalled_thread::StalledThread;
 use crate::watchdog::transition::{Finding, Transition};
@@ -27,80 +28,11 @@ use crate::watchdog::transition::{Finding, Transition};
 /// How many looks may try to get the stack of one event: a thread that
 /// blocks shortly and often moves under our eyes.
 const TRIES: u8 = 5;
-/// See [`Open::looks`].
-const MANY_LOOKS: usize = 64;
 /// How many stalls in progress are looked at; more are those whose end was lost.
 const MAX_OPEN: usize = 1024;
 
 /// In a [`Subject`]'s id: a turn, not a stall.
 const TURN: u64 = 1 << 63;
-
-/// What is known of one stall in progress.
-#[derive(Debug)]
-struct Open {
-    told: Told,
-    turn: WorkerSeen,
-    next_ns: u64,
-    /// How often its thread was seen asleep how.
-    asleep: Vec<(Doing, u32)>,
-    last: Option<Doing>,
-    tries_left: u8,
-    /// Taken since its last event, at hand.
-    stack: Option<Stack>,
-    /// And those that are being symbolized.
-    stacks_coming: u32,
-    sleep: OneSleep,
-    tasks: Tasks,
-}
-
-impl Open {
-    fn new(transition: &Transition) -> Self {
-        Open {
-            told: transition.told,
-            turn: transition.turn,
-            next_ns: 0,
-            asleep: Vec::new(),
-            last: None,
-            tries_left: 0,
-            stack: None,
-            stacks_coming: 0,
-            sleep: OneSleep::default(),
-            tasks: Tasks::default(),
-        }
-    }
-
-    /// Takes note of the task that a turn's thread was polling, unless that may come yet.
-    fn note_task(&mut self, captured: &Result<Captured, Miss>, now_ns: u64) {
-        let task = match captured {
-            Ok(captured) if captured.stack == Err(Miss::Late) => return self.tasks.ask(now_ns),
-            Ok(captured) => captured.task,
-            Err(_) => None,
-        };
-        let age_ns = now_ns.saturating_sub(self.told.start_ns);
-        self.tasks.look(now_ns, age_ns, task);
-    }
-
-    /// Takes note of how the thread sleeps, if it does.
-    fn note(&mut self, doing: Option<Doing>) {
-        if let Some(doing) = doing.filter(|doing| doing.is_asleep()) {
-            match self.asleep.iter_mut().find(|(how, _)| *how == doing) {
-                Some((_, times)) => *times += 1,
-                None => self.asleep.push((doing, 1)),
-            }
-        }
-    }
-
-    /// How often to look. A thread that sleeps shortly and often is likely to be
-    /// awake at any one look; that it sleeps is known from its times.
-    fn looks(&self) -> usize {
-        let shares = self.told.shares;
-        if self.asleep.is_empty() && shares.blocked_ns > shares.cpu_ns / 4 {
-            MANY_LOOKS
-        } else {
-            1
-        }
-    }
-}
 
 /// What a case works with.
 #[derive(Debug)]
@@ -126,10 +58,7 @@ pub(crate) struct Case {
     probes: Probes,
     open: HashMap<u64, Open>,
     next_stuck_ns: Option<u64>,
-    /// Why there are no stacks, and whether that is so for running threads only.
-    no_stacks: Option<(Miss, bool)>,
-    /// Why stacks have no lines.
-    no_lines: Option<String>,
+    lacks: Lacks,
 }
 
 impl Case {
@@ -139,8 +68,7 @@ impl Case {
             probes: Probes::default(),
             open: HashMap::new(),
             next_stuck_ns: None,
-            no_stacks: None,
-            no_lines: None,
+            lacks: Lacks::default(),
         }
     }
 
@@ -179,7 +107,11 @@ impl Case {
         }
         let now_ns = self.settings.clock.now_ns();
         self.look_for_stuck(now_ns);
-        self.note_symbols();
+        let shared = &self.settings.shared;
+        let panics = self.settings.explainer.panics();
+        shared.symbolizer_panics.store(panics, Relaxed);
+        let lack = self.settings.explainer.lack();
+        self.lacks.note_symbols(lack, shared);
         self.probes.forget_ended();
         let mut next_ns = self.next_stuck_ns;
         let mut open = std::mem::take(&mut self.open);
@@ -215,7 +147,7 @@ impl Case {
             suspended_ns: told.suspended_ns,
             duration_ns: told.duration_ns,
             last: open.last.or(transition.doing),
-            asleep: most_often(&open.asleep),
+            asleep: open.most_often_asleep(),
         });
         let one_poll = match told.kind {
             StallKind::Turn => {
@@ -369,70 +301,27 @@ impl Case {
         let miss = match stack {
             Ok(addresses) => {
                 open.tries_left = 0;
-                self.stacks_are_back(was_running);
+                self.lacks.note_stack(was_running, &self.settings.shared);
                 return self.explain(open, addresses, capturers);
             }
             Err(miss) => miss,
         };
         if miss.is_lasting() {
             open.tries_left = 0;
-            self.note_no_stacks(miss, was_running);
+            self.lacks
+                .note_miss(miss, was_running, &self.settings.shared);
         }
         if matches!(miss, Miss::Late | Miss::Queued | Miss::Busy) {
             // Nothing has been tried yet, or the answer may still come.
             open.tries_left += 1;
         }
         if open.tries_left == 0 {
-            self.settings.shared.stack_misses.fetch_add(1, Relaxed);
-        }
-    }
-
-    /// Says so once, unless it is what the user asked for.
-    fn note_no_stacks(&mut self, miss: Miss, was_running: bool) {
-        if self.no_stacks.is_some_and(|(known, _)| known == miss) {
-            return;
-        }
-        self.no_stacks = Some((miss, was_running));
-        if miss != Miss::SignalsOff {
-            let message = Message::NoStacks(miss.to_string().into());
-            self.settings.shared.delivery.send(&message);
-        }
-        self.publish_lacks();
-    }
-
-    /// Takes note of what the symbolizer lacks.
-    fn note_symbols(&mut self) {
-        let shared = &self.settings.shared;
-        let panics = self.settings.explainer.panics();
-        shared.symbolizer_panics.store(panics, Relaxed);
-        let lack = self.settings.explainer.lack();
-        if lack != self.no_lines {
-            if let Some(reason) = &lack {
-                let message = Message::NoStacks(reason.as_str().into());
-                shared.delivery.send(&message);
+            let shared = &self.settings.shared;
+            shared.stack_misses.fetch_add(1, Relaxed);
+            // Not for ever, but no chance either.
+            if miss == Miss::Unproven {
+                self.lacks.note_miss(miss, was_running, shared);
             }
-            self.no_lines = lack;
-            self.publish_lacks();
-        }
-    }
-
-    fn publish_lacks(&self) {
-        let stacks = self.no_stacks.map(|(miss, _)| miss.to_string());
-        let lack = match (stacks, &self.no_lines) {
-            (Some(stacks), Some(lines)) => Some(format!("{stacks}; {lines}")),
-            (stacks, lines) => stacks.or_else(|| lines.clone()),
-        };
-        *lock(&self.settings.shared.no_stacks) = lack;
-    }
-
-    /// A stack was taken, which shows that what kept stacks away does no more.
-    fn stacks_are_back(&mut self, was_running: bool) {
-        // That of a sleeping thread shows nothing about running ones.
-        if let Some((_, of_running)) = self.no_stacks
-            && (was_running || !of_running)
-        {
-            self.no_stacks = None;
-            self.publish_lacks();
         }
     }
 
@@ -533,13 +422,6 @@ impl Case {
         let any = track::any(runtime);
         self.next_stuck_ns = any.then(|| now_ns + after_ns / 8);
     }
-}
-
-fn most_often(asleep: &[(Doing, u32)]) -> Option<Doing> {
-    asleep
-        .iter()
-        .max_by_key(|(_, times)| *times)
-        .map(|(how, _)| *how)
 }
 
 fn stack_of(frames: Vec<Frame>, of_turn: bool) -> Option<Stack> {

@@ -7,7 +7,9 @@
 //! running thread's stack is the process's.
 
 mod case;
+mod lacks;
 mod one_poll;
+mod open;
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::{AcqRel, Acquire};
