@@ -67,6 +67,13 @@ fn both(owner: fn(&Slot), observer: fn(&Slot)) -> Arc<Slot> {
     slot
 }
 
+/// Runs the observer as a thread of its own, too, and waits for it.
+// Not on the main thread: loom then explores hardly anything.
+fn beside<T: 'static>(slot: &Arc<Slot>, observer: impl FnOnce(&Slot) -> T + 'static) -> T {
+    let slot = Arc::clone(slot);
+    loom::thread::spawn(move || observer(&slot)).join().unwrap()
+}
+
 #[test]
 fn a_poll_is_never_read_torn() {
     model_bounded(|| {
@@ -158,8 +165,10 @@ fn a_poll_seen_gone_has_left_its_end_or_missed_the_wish() {
             other.begin_plain(10, 10, 10);
             other.innermost()
         };
-        slot.want_end();
-        assert!(matches!(slot.end_of(first), None | Some(99)));
+        beside(&slot, move |slot| {
+            slot.want_end();
+            assert!(matches!(slot.end_of(first), None | Some(99)));
+        });
         let wanted = owner.join().unwrap();
         assert_eq!(slot.end_of(first), wanted.then_some(99));
     });
@@ -182,7 +191,9 @@ fn an_end_is_never_read_torn() {
             let slot = Arc::clone(&slot);
             loom::thread::spawn(move || poll(&slot, 20))
         };
-        assert!(matches!(slot.end_of(first), None | Some(11)));
+        beside(&slot, move |slot| {
+            assert!(matches!(slot.end_of(first), None | Some(11)));
+        });
         let second = owner.join().unwrap();
         assert_eq!((slot.end_of(first), slot.end_of(second)), (None, Some(21)));
     });
@@ -202,14 +213,14 @@ fn a_wish_for_a_poll_is_not_taken_back_by_the_one_before() {
                 slot.begin_plain(20, 20, 20);
             })
         };
-        let second = |slot: &Slot| {
+        let wished = beside(&slot, |slot| {
             let polls = slot.polls();
-            polls.as_slice().iter().any(|poll| poll.stamp.tag == 20)
-        };
-        let wished = second(&slot);
-        if wished {
-            slot.want_end();
-        }
+            let second = polls.as_slice().iter().any(|poll| poll.stamp.tag == 20);
+            if second {
+                slot.want_end();
+            }
+            second
+        });
         owner.join().unwrap();
         assert_eq!(slot.wanted().is_some(), wished);
     });
@@ -338,5 +349,34 @@ fn what_waits_is_never_taken_for_what_waited_before_it() {
         });
         assert!(matches!(read, None | Some((1, 5) | (2, 75))), "{read:?}");
         assert_eq!(counts.read(), Some((2, 75)));
+    });
+}
+
+#[test]
+fn a_poll_that_is_timed_as_each_is_read_whole() {
+    model_bounded(|| {
+        let slot = both(
+            |slot| {
+                for n in [10, 20] {
+                    // The highest bit says that the start is of this poll.
+                    assert!(slot.begin_paced(n, n | 1 << 63, n, n));
+                    if let Some(wanted) = slot.wanted()
+                        && slot.paced(wanted).is_none()
+                    {
+                        slot.close(n + 1);
+                    }
+                    slot.end();
+                }
+            },
+            |slot| {
+                for poll in slot.polls().as_slice() {
+                    let stamp = poll.stamp;
+                    let n = stamp.tag;
+                    assert_eq!((stamp.start, stamp.task, stamp.anchor), (n, n, n));
+                    slot.want_end();
+                }
+            },
+        );
+        assert!(slot.polls().as_slice().is_empty());
     });
 }
