@@ -21,6 +21,7 @@ mod files;
 mod handler;
 #[cfg(all(feature = "interpose", target_env = "gnu"))]
 mod interpose;
+mod loaded;
 mod memory;
 mod memory_left;
 mod modules;

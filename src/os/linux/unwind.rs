@@ -11,7 +11,8 @@ use framehop::{
 use crate::os::Miss;
 use crate::os::platform::calls::{self, Call};
 use crate::os::platform::ends::Ends;
-use crate::os::platform::modules::{self, Generation, Index, Module};
+use crate::os::platform::loaded::{Generation, generation};
+use crate::os::platform::modules::{self, Index, Module};
 
 /// Deeper stacks are given up, after some 10 ms. 2 MiB, which tokio's workers have, hold
 /// no more frames of 8 bytes than this.
@@ -102,7 +103,7 @@ impl Unwinder {
 
     /// Takes in the modules that are loaded now, if they have changed.
     pub(crate) fn refresh(&mut self) {
-        if self.generation == Some(modules::generation()) {
+        if self.generation == Some(generation()) {
             return;
         }
         let (generation, modules) = modules::load();
