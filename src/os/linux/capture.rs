@@ -92,6 +92,7 @@ impl Capturer {
         stack: &OwnStack,
         of: &Subject<'_>,
     ) -> Result<Captured, Miss> {
+        memory::look_for_filter();
         // Kept open: opening it takes as long as all the rest, and who is not done soon
         // loses its CPU to a busy worker for 4 ms.
         let file = &*thread.syscall()?;
@@ -221,6 +222,7 @@ impl Capturer {
         was_in_it: &dyn Fn(Ticks) -> bool,
     ) -> Option<Captured> {
         let late = self.take_late(tid).filter(|late| late.id == of.id)?;
+        memory::look_for_filter();
         self.unwinder.refresh();
         let Answer::Copied(sample) = late.request.answer(&mut self.stack) else {
             return None;

@@ -108,6 +108,7 @@ const TRIES: usize = 3;
 /// same address, is of the same file. Where libraries come and go all the time, some are
 /// left out, and the generation is an old one, so that the next refresh reads again.
 pub(crate) fn load() -> (Generation, Vec<Module>) {
+    memory::look_for_filter();
     load_while(&generation)
 }
 
