@@ -18,6 +18,7 @@ mod ends;
 mod entry;
 mod event;
 mod files;
+mod frame;
 mod handler;
 #[cfg(all(feature = "interpose", target_env = "gnu"))]
 mod interpose;
