@@ -211,6 +211,8 @@ pub(crate) enum Miss {
     TooDeep,
     /// There are more bytes than are copied.
     TooLarge,
+    /// There is no memory for a copy of the stack.
+    NoMemory,
     /// Signals are switched off, and the thread was running.
     SignalsOff,
     /// Not on this platform.
@@ -255,6 +257,7 @@ impl Miss {
             | Miss::UnknownStack
             | Miss::TooDeep
             | Miss::TooLarge
+            | Miss::NoMemory
             | Miss::SignalsOff
             | Miss::NotSupported => true,
         }
@@ -298,6 +301,7 @@ impl fmt::Display for Miss {
             Miss::UnknownStack => "where the thread's stack lies is not known",
             Miss::TooDeep => "the stack has too many frames",
             Miss::TooLarge => "the stack is too large to be copied",
+            Miss::NoMemory => "not enough memory is left for a copy of the stack",
             Miss::SignalsOff => "the thread was running, and signals are off",
             Miss::NotSupported => "not on this platform",
         })

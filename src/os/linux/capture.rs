@@ -255,6 +255,8 @@ impl Capturer {
         // Not zeroed, which takes longer than the copy: the thread may move meanwhile.
         self.stack.start = sp;
         self.stack.bytes.clear();
+        let reserved = self.stack.bytes.try_reserve_exact(length);
+        reserved.map_err(|_| Miss::NoMemory)?;
         match memory::append(sp, length, &mut self.stack.bytes) {
             0 => Err(Miss::NotPermitted),
             _ => Ok(()),
@@ -298,6 +300,7 @@ impl Capturer {
             }
             Answer::Copied(sample) => (sample, Ok(())),
             Answer::Foreign(sample) => (sample, Err(Miss::ForeignStack)),
+            Answer::NoMemory(sample) => (sample, Err(Miss::NoMemory)),
             Answer::Larger(sample, length) if length > LARGEST || late.room >= LARGEST => {
                 (sample, Err(Miss::TooLarge))
             }

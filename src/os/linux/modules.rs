@@ -1,7 +1,7 @@
 //! The executable and libraries of this process, with copies of their unwind tables.
 
 use std::ffi::OsStr;
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -47,16 +47,35 @@ pub(crate) fn module_files() -> Vec<ModuleFile> {
 pub(crate) struct Tables {
     pub(crate) index: Index,
     pub(crate) frames_address: u64,
-    pub(crate) frames: Arc<[u8]>,
+    pub(crate) frames: Bytes,
+}
+
+/// Bytes that are shared and not copied: megabytes, and an allocation that fails ends the
+/// program (`Arc<[u8]>` from a vector is one).
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Bytes(Arc<Vec<u8>>);
+
+impl Bytes {
+    fn new(bytes: Vec<u8>) -> Self {
+        Bytes(Arc::new(bytes))
+    }
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 /// What finds a function in the tables.
 #[derive(Clone, Debug)]
 pub(crate) enum Index {
     /// `.eh_frame_hdr`, with its address.
-    Header(u64, Arc<[u8]>),
+    Header(u64, Bytes),
     /// Where there is none: the functions in order, by the tables themselves.
-    Functions(Arc<[Range<u64>]>),
+    Functions(Arc<Vec<Range<u64>>>),
 }
 
 impl Tables {
@@ -228,9 +247,9 @@ fn tables_at(header: Range<u64>, loads: &[Range<u64>]) -> Option<Tables> {
     let length = usize::try_from(segment.end - frames_address).ok()?;
     memory::append(frames_address, length, &mut frames);
     Some(Tables {
-        index: Index::Header(header.start, bytes.into()),
+        index: Index::Header(header.start, Bytes::new(bytes)),
         frames_address,
-        frames: frames.into(),
+        frames: Bytes::new(frames),
     })
 }
 
@@ -239,11 +258,11 @@ fn tables_by_file(module: &Module) -> Option<Tables> {
     let in_file = sections::eh_frame(&module.path, module.range.start)?;
     let range = in_file.start.checked_add(module.bias)?..in_file.end.checked_add(module.bias)?;
     let frames = memory::copy(range.clone())?;
-    let functions = sections::functions(&frames, range.start);
+    let functions = sections::functions(&frames, range.start)?;
     Some(Tables {
-        index: Index::Functions(functions.into()),
+        index: Index::Functions(Arc::new(functions)),
         frames_address: range.start,
-        frames: frames.into(),
+        frames: Bytes::new(frames),
     })
 }
 
