@@ -146,6 +146,9 @@ pub mod stacks {
     //!   program gives them a larger alternate stack;
     //! - one whose stack's place is not known;
     //! - any, where the program has a handler of its own for the signal, which stays;
+    //! - any, where a filter of system calls (seccomp) is in force and
+    //!   [`Builder::signal`](crate::Builder::signal) was not called with a signal: a filter
+    //!   may kill the process for `timer_create`. Most containers have a filter;
     //! - any, where no more signals can be pending (`RLIMIT_SIGPENDING`): a timer takes one.
     //!
     //! An alternate stack that a thread sets up after its first watched poll is not

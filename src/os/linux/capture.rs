@@ -263,11 +263,25 @@ impl Capturer {
         }
     }
 
+    /// What running threads are asked with.
+    ///
+    /// Under a filter of this thread's system calls, `timer_create` and
+    /// `rt_tgsigqueueinfo` may be what the filter kills for, and a try would kill. Only
+    /// the user can know: who has chosen a signal has said that they are permitted.
+    fn signal(&self) -> Result<i32, Miss> {
+        match self.signals {
+            SignalUse::Off => Err(Miss::SignalsOff),
+            SignalUse::Signal { chosen: false, .. } if memory::is_filtered() => Err(Miss::Filtered),
+            SignalUse::Signal { number, .. } => Ok(number),
+        }
+    }
+
     /// The stack of a running thread, and the task that it polls.
     fn running(&mut self, target: Target<'_>, ran: bool) -> (Result<Vec<u64>, Miss>, Option<u64>) {
         let Target { thread, of, .. } = target;
-        let SignalUse::Signal(signal) = self.signals else {
-            return (Err(Miss::SignalsOff), None);
+        let signal = match self.signal() {
+            Ok(signal) => signal,
+            Err(miss) => return (Err(miss), None),
         };
         if !(of.still)() {
             // The answer may be of the time before: see `last_words`.

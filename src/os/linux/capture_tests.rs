@@ -47,7 +47,10 @@ impl Subjected {
             thread: Some(thread),
             probe: ThreadProbe::open(tid, crate::os::Importance::Other).unwrap(),
             stack,
-            capturer: Capturer::new(SignalUse::Signal(DEFAULT_SIGNAL)),
+            capturer: Capturer::new(SignalUse::Signal {
+                number: DEFAULT_SIGNAL,
+                chosen: true,
+            }),
             _alone: alone,
         }
     }
