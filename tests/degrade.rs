@@ -68,6 +68,11 @@ fn a_filter_that_kills_is_never_tried() {
     alone("deadly");
 }
 
+#[test]
+fn under_a_filter_timers_are_not_tried_unless_they_are_chosen() {
+    alone("deadly_timers");
+}
+
 /// A stall by sleeping, then one by spinning, at their ends; and the health after.
 ///
 /// Spins again if the machine gave the thread no CPU for most of it.
@@ -194,7 +199,8 @@ mod cases {
             libc::SECCOMP_RET_ERRNO | libc::EPERM.unsigned_abs(),
         );
         let says_so = || {
-            let (blocked, running, health) = two_stalls(Watchdog::builder());
+            let chosen = Watchdog::builder().signal(Some(libc::SIGURG));
+            let (blocked, running, health) = two_stalls(chosen);
             assert_causes(&blocked, &running);
             assert!(blocked.stack().is_some() && running.stack().is_none());
             let why = health.no_stacks();
@@ -211,10 +217,29 @@ mod cases {
             &[libc::SYS_process_vm_readv, libc::SYS_rt_tgsigqueueinfo],
             libc::SECCOMP_RET_KILL_PROCESS,
         );
-        let (blocked, running, health) = two_stalls(Watchdog::builder());
+        let chosen = Watchdog::builder().signal(Some(libc::SIGURG));
+        let (blocked, running, health) = two_stalls(chosen);
         assert_causes(&blocked, &running);
         assert!(blocked.stack().is_some() && running.stack().is_some());
         assert_eq!(health.no_stacks(), None);
+    }
+
+    #[test]
+    #[ignore = "runs in a process of its own"]
+    fn deadly_timers() {
+        forbid(
+            &[
+                libc::SYS_process_vm_readv,
+                libc::SYS_timer_create,
+                libc::SYS_rt_tgsigqueueinfo,
+            ],
+            libc::SECCOMP_RET_KILL_PROCESS,
+        );
+        let (blocked, running, health) = two_stalls(Watchdog::builder());
+        assert_causes(&blocked, &running);
+        assert!(blocked.stack().is_some() && running.stack().is_none());
+        let why = health.no_stacks().unwrap();
+        assert!(why.contains("a filter of system calls"), "{why}");
     }
 
     /// Makes system calls fail or kill, as the seccomp filters of containers and services do.

@@ -211,9 +211,12 @@ impl Looking {
             return;
         }
         let still = || thread.audited() == (session.id(), seq);
-        let capturer = self
-            .capturer
-            .get_or_insert_with(|| Capturer::new(SignalUse::Signal(DEFAULT_SIGNAL)));
+        let capturer = self.capturer.get_or_insert_with(|| {
+            Capturer::new(SignalUse::Signal {
+                number: DEFAULT_SIGNAL,
+                chosen: true,
+            })
+        });
         let subject = Subject {
             id: seq,
             anchor: Some(anchor),

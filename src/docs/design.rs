@@ -161,11 +161,11 @@
 //! | `sched_yield` | workers | 20 ms after the start | |
 //! | `clone3` and what starts a thread; `readlink` of `/proc/self/exe`; `openat`, `read`, `close` of files on CPUs and of the host's name; `getrandom` | caller | start | |
 //! | `ioctl` for the terminal's width | who prints a report | each time | |
-//! | `openat`, `read`, `close` of `/proc/thread-self/status` | investigates | before memory is read | `stacks(false)` |
+//! | `openat`, `read`, `close` of `/proc/thread-self/status` | investigates | once a capture, and when modules are read | `stacks(false)` |
 //! | `process_vm_readv` | investigates | stacks, unwind tables; never under a filter | `stacks(false)` |
 //! | `openat`, `pread64` of `/proc/self/mem` | investigates | the same, under a filter | `stacks(false)` |
 //! | `rt_sigaction` | investigates | first running thread that is stuck | `signal(None)` |
-//! | `timer_create`, `timer_settime`, `timer_delete`, `uname` | investigates | stack of a running thread | `signal(None)` |
+//! | `timer_create`, `timer_settime`, `timer_delete`, `uname` | investigates | stack of a running thread; under a filter only if `signal` was called | `signal(None)` |
 //! | `rt_tgsigqueueinfo`, `getuid`, `clock_nanosleep` | investigates | the same, where timers cannot be used | `signal(None)` |
 //! | `mmap`, `munmap`, `statx`, `openat`, `pread64`, `readlink` | symbolizes | start, and stacks | `stacks(false)` |
 //! | `sched_getattr`, `sched_setattr` | all of a watchdog's | start | off unless `short_slices(true)` |
@@ -177,14 +177,16 @@
 //! groups (`src/shared/seccomp-util.c`): `process_vm_readv` is in `@ipc`, timers in
 //! `@timer`, `clone3` and `rt_tgsigqueueinfo` in `@process`, `sigaltstack` and
 //! `rt_sigaction` in `@signal`, `sched_setattr` in `@resources`; `@system-service` has all
-//! of them. A filter that kills for `@timer` needs
-//! [`signal(None)`](crate::Builder::signal); one that kills for `@resources` needs nothing,
-//! as `short_slices` is off.
+//! of them. A filter that kills for `@timer` or for `@resources` needs no setting: under a
+//! filter, timers need a call of [`Builder::signal`](crate::Builder::signal), and
+//! `short_slices` is off.
 //!
 //! A filter is seen in `/proc/thread-self/status`: where `Seccomp:` is not 0, memory is
 //! read from `/proc/self/mem` and `process_vm_readv` is not even tried, since a try can
-//! kill. Timers are tried under a filter, too. Where the filter refuses them with an error,
-//! signals are directed instead.
+//! kill. For the same reason no timer is tried, nor a signal sent, under a filter: running
+//! threads have no stacks there unless `Builder::signal` was called with a signal. Then
+//! timers are tried. Where the filter refuses them with an error, signals are directed
+//! instead.
 //!
 //! # Threads
 //! | name | how many | does |
@@ -218,7 +220,7 @@
 //! | stocks | 0.7 MiB, 14 KiB for each CPU up to 64, 48 KiB for tracked futures |
 //! | tracked futures | 65,536 of some 200 bytes |
 //! | copies of stacks | 1 MiB, and eight buffers of 256 KiB, made as they are needed; up to 16 MiB each for larger stacks, until the buffer is used again |
-//! | unwind tables | as large as `.eh_frame` and `.eh_frame_hdr` of all modules, once for each different signal that watchdogs use |
+//! | unwind tables | as large as `.eh_frame` and `.eh_frame_hdr` of all modules, once for each different setting of `signal` that watchdogs use |
 //! | symbolizer | results 2 MiB, units of debug info 4 MiB, an index; [`docs::stacks`](crate::docs::stacks) has what was measured. Debug info that is compressed 64 MiB; less where a limit or a control group leaves too little |
 //!
 //! Only the symbolizer asks what is left before it takes memory. The rest is allocated as

@@ -137,14 +137,18 @@ pub mod stacks {
     //!
     //! - one that blocks the signal, for the signal would wait until it is unblocked and
     //!   come at any time;
-    //! - one without room for the handler, which needs some 5 KiB with AVX-512 and 13 KiB
-    //!   with AMX: an overflow would end the program. The alternate signal stack must hold
-    //!   that; where there is none, the stack must have 64 KiB. Threads of the standard
-    //!   library, and so tokio's, have an alternate stack that is as large as the kernel's
-    //!   frame or 8 KiB: with AMX that is too small, so on such processors they have no
-    //!   stacks while they run, unless the program gives them a larger one;
+    //! - one without room for the handler, which needs some 5 KiB with AVX-512 or AMX, and
+    //!   13 KiB once the process may use AMX's tiles: an overflow would end the program. The
+    //!   alternate signal stack must hold that; where there is none, the stack must have
+    //!   64 KiB. Threads of the standard library, and so tokio's, have an alternate stack
+    //!   that is as large as the kernel's largest frame or 8 KiB. In a process that may use
+    //!   tiles that is too small: its threads have no stacks while they run, unless the
+    //!   program gives them a larger alternate stack;
     //! - one whose stack's place is not known;
     //! - any, where the program has a handler of its own for the signal, which stays;
+    //! - any, where a filter of system calls (seccomp) is in force and
+    //!   [`Builder::signal`](crate::Builder::signal) was not called with a signal: a filter
+    //!   may kill the process for `timer_create`. Most containers have a filter;
     //! - any, where no more signals can be pending (`RLIMIT_SIGPENDING`): a timer takes one.
     //!
     //! An alternate stack that a thread sets up after its first watched poll is not

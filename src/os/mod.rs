@@ -53,7 +53,11 @@ pub(crate) fn counter() -> Option<u64> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SignalUse {
     Off,
-    Signal(i32),
+    Signal {
+        number: i32,
+        /// Whether the user has set it, and so vouches for timers under a filter.
+        chosen: bool,
+    },
 }
 
 /// What a thread is captured for.
@@ -211,6 +215,10 @@ pub(crate) enum Miss {
     TooDeep,
     /// There are more bytes than are copied.
     TooLarge,
+    /// There is no memory for a copy of the stack.
+    NoMemory,
+    /// A filter of system calls is in force, which may kill for what a signal needs.
+    Filtered,
     /// Signals are switched off, and the thread was running.
     SignalsOff,
     /// Not on this platform.
@@ -255,6 +263,8 @@ impl Miss {
             | Miss::UnknownStack
             | Miss::TooDeep
             | Miss::TooLarge
+            | Miss::NoMemory
+            | Miss::Filtered
             | Miss::SignalsOff
             | Miss::NotSupported => true,
         }
@@ -298,6 +308,11 @@ impl fmt::Display for Miss {
             Miss::UnknownStack => "where the thread's stack lies is not known",
             Miss::TooDeep => "the stack has too many frames",
             Miss::TooLarge => "the stack is too large to be copied",
+            Miss::NoMemory => "not enough memory is left for a copy of the stack",
+            Miss::Filtered => {
+                "a filter of system calls is in force, and could kill for a timer: call \
+                 `Builder::signal` with a signal if the filter permits `timer_create`"
+            }
             Miss::SignalsOff => "the thread was running, and signals are off",
             Miss::NotSupported => "not on this platform",
         })

@@ -66,6 +66,7 @@ pub struct Builder {
     pub(crate) stuck_after: Option<Duration>,
     pub(crate) stacks: bool,
     pub(crate) signal: Option<i32>,
+    signal_chosen: bool,
     pub(crate) short_slices: bool,
     pub(crate) on_stall: Vec<OnStall>,
 }
@@ -98,6 +99,7 @@ impl Builder {
             stuck_after: None,
             stacks: true,
             signal: Some(DEFAULT_SIGNAL),
+            signal_chosen: false,
             short_slices: false,
             on_stall: Vec::new(),
         }
@@ -180,15 +182,34 @@ impl Builder {
     /// stack of a running thread is taken; nor is one of a thread that blocks the signal or
     /// has no room for the handler. [`Health::no_stacks`](crate::Health::no_stacks) says so.
     ///
-    /// A filter of system calls that kills for timers (systemd's
-    /// `SystemCallFilter=~@timer`) needs `None` here. No effect on other platforms.
+    /// Under a filter of system calls (seccomp: of systemd's `SystemCallFilter`, and of
+    /// most containers) running threads have no stacks by default: a filter may kill the
+    /// process for `timer_create`, and no program can find out without a try. A call of
+    /// this with a signal, be it the default, says that the filter permits `timer_create`,
+    /// `timer_settime` and `timer_delete`, or refuses them with an error. Docker's default
+    /// filter and systemd's `@system-service` permit them.
+    ///
+    /// No effect on other platforms.
+    ///
+    /// # Examples
+    /// In a container whose filter permits timers:
+    /// ```
+    /// const SIGURG: i32 = 23;
+    /// let builder = stallscope::Watchdog::builder().signal(Some(SIGURG));
+    /// # drop(builder);
+    /// ```
     pub const fn signal(mut self, signal: Option<i32>) -> Self {
         self.signal = signal;
+        self.signal_chosen = true;
         self
     }
 
     pub(crate) fn signal_use(&self) -> SignalUse {
-        self.signal.map_or(SignalUse::Off, SignalUse::Signal)
+        self.signal
+            .map_or(SignalUse::Off, |number| SignalUse::Signal {
+                number,
+                chosen: self.signal_chosen,
+            })
     }
 
     /// Whether the watchdog's threads ask the scheduler for short slices of CPU time, so
@@ -383,6 +404,16 @@ mod tests {
             text.contains("`lag_period`") && text.contains("None"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn only_a_signal_that_is_set_is_chosen() {
+        let number = DEFAULT_SIGNAL;
+        let of = |chosen| SignalUse::Signal { number, chosen };
+        assert_eq!(Builder::new().signal_use(), of(false));
+        let set = Builder::new().signal(Some(number));
+        assert_eq!(set.signal_use(), of(true));
+        assert_eq!(Builder::new().signal(None).signal_use(), SignalUse::Off);
     }
 
     #[test]

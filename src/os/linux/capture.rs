@@ -92,6 +92,7 @@ impl Capturer {
         stack: &OwnStack,
         of: &Subject<'_>,
     ) -> Result<Captured, Miss> {
+        memory::look_for_filter();
         // Kept open: opening it takes as long as all the rest, and who is not done soon
         // loses its CPU to a busy worker for 4 ms.
         let file = &*thread.syscall()?;
@@ -221,6 +222,7 @@ impl Capturer {
         was_in_it: &dyn Fn(Ticks) -> bool,
     ) -> Option<Captured> {
         let late = self.take_late(tid).filter(|late| late.id == of.id)?;
+        memory::look_for_filter();
         self.unwinder.refresh();
         let Answer::Copied(sample) = late.request.answer(&mut self.stack) else {
             return None;
@@ -253,17 +255,33 @@ impl Capturer {
         // Not zeroed, which takes longer than the copy: the thread may move meanwhile.
         self.stack.start = sp;
         self.stack.bytes.clear();
+        let reserved = self.stack.bytes.try_reserve_exact(length);
+        reserved.map_err(|_| Miss::NoMemory)?;
         match memory::append(sp, length, &mut self.stack.bytes) {
             0 => Err(Miss::NotPermitted),
             _ => Ok(()),
         }
     }
 
+    /// What running threads are asked with.
+    ///
+    /// Under a filter of this thread's system calls, `timer_create` and
+    /// `rt_tgsigqueueinfo` may be what the filter kills for, and a try would kill. Only
+    /// the user can know: who has chosen a signal has said that they are permitted.
+    fn signal(&self) -> Result<i32, Miss> {
+        match self.signals {
+            SignalUse::Off => Err(Miss::SignalsOff),
+            SignalUse::Signal { chosen: false, .. } if memory::is_filtered() => Err(Miss::Filtered),
+            SignalUse::Signal { number, .. } => Ok(number),
+        }
+    }
+
     /// The stack of a running thread, and the task that it polls.
     fn running(&mut self, target: Target<'_>, ran: bool) -> (Result<Vec<u64>, Miss>, Option<u64>) {
         let Target { thread, of, .. } = target;
-        let SignalUse::Signal(signal) = self.signals else {
-            return (Err(Miss::SignalsOff), None);
+        let signal = match self.signal() {
+            Ok(signal) => signal,
+            Err(miss) => return (Err(miss), None),
         };
         if !(of.still)() {
             // The answer may be of the time before: see `last_words`.
@@ -296,6 +314,7 @@ impl Capturer {
             }
             Answer::Copied(sample) => (sample, Ok(())),
             Answer::Foreign(sample) => (sample, Err(Miss::ForeignStack)),
+            Answer::NoMemory(sample) => (sample, Err(Miss::NoMemory)),
             Answer::Larger(sample, length) if length > LARGEST || late.room >= LARGEST => {
                 (sample, Err(Miss::TooLarge))
             }

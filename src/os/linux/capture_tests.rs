@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::os::DEFAULT_SIGNAL;
-use crate::os::platform::own_stack;
 use crate::os::platform::thread::thread_id;
+use crate::os::platform::{frame, own_stack};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
@@ -47,7 +47,10 @@ impl Subjected {
             thread: Some(thread),
             probe: ThreadProbe::open(tid, crate::os::Importance::Other).unwrap(),
             stack,
-            capturer: Capturer::new(SignalUse::Signal(DEFAULT_SIGNAL)),
+            capturer: Capturer::new(SignalUse::Signal {
+                number: DEFAULT_SIGNAL,
+                chosen: true,
+            }),
             _alone: alone,
         }
     }
@@ -312,7 +315,7 @@ fn the_handler_keeps_within_its_bytes() {
     // Past what the compiler knows of it.
     let alternate = std::hint::black_box(&*alternate);
     let untouched = alternate.iter().take_while(|byte| **byte == MARK).count();
-    let (used, frame) = (SIZE - untouched, own_stack::frame());
+    let (used, frame) = (SIZE - untouched, frame::frame());
     assert!(used > 0, "it has run there");
     let handlers = used.saturating_sub(frame);
     println!("{used} bytes: {frame} are said to be the frame's, {handlers} the handler's");

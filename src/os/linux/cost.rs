@@ -51,7 +51,10 @@ fn resident_kib() -> u64 {
 }
 
 fn captures(name: &str, (tid, owned): (i32, OwnStack)) -> (Capturer, Vec<u64>) {
-    let mut capturer = Capturer::new(SignalUse::Signal(DEFAULT_SIGNAL));
+    let mut capturer = Capturer::new(SignalUse::Signal {
+        number: DEFAULT_SIGNAL,
+        chosen: true,
+    });
     let probe = ThreadProbe::open(tid, crate::os::Importance::Other).unwrap();
     let mut stack = None;
     let subject = Subject {

@@ -8,7 +8,15 @@
 //! by the end of the process (systemd's `SystemCallFilter`), and trying it is what kills.
 //! So where the kernel says that this thread is filtered, `/proc/self/mem` is read: every
 //! service may open and read files.
+//!
+//! The kernel is asked once a capture ([`look_for_filter`]), not at each read: a capture
+//! reads hundreds of times, and the question takes longer than a read. A filter is never
+//! taken away, so the answer "filtered" stays right. The answer "not filtered" becomes
+//! wrong if another thread puts all threads under a filter within that capture (seccomp(2),
+//! `SECCOMP_FILTER_FLAG_TSYNC`). No check could exclude that, as a filter can also come
+//! between a check and the read right after it. Programs install theirs as they start.
 
+use std::cell::Cell;
 use std::ffi::c_void;
 use std::fs::File;
 use std::ops::Range;
@@ -24,7 +32,7 @@ static MEMORY: Mutex<Option<(u32, File)>> = Mutex::new(None);
 
 /// Appends to `into` what lies at an address, up to where nothing is mapped; how much it was.
 pub(crate) fn append(from: u64, length: usize, into: &mut Vec<u8>) -> usize {
-    if length > MOST || into.try_reserve(length).is_err() {
+    if length > MOST || into.try_reserve_exact(length).is_err() {
         return 0;
     }
     // SAFETY: the vector has just reserved room for `length` bytes after its last.
@@ -113,21 +121,45 @@ unsafe fn by_file(from: u64, to: *mut u8, length: usize) -> usize {
     done
 }
 
-/// Whether system calls of this thread go through a seccomp filter.
+/// What the calling thread knows of its filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Filter {
+    Unknown,
+    None,
+    Is,
+}
+
+thread_local! {
+    static FILTER: Cell<Filter> = const { Cell::new(Filter::Unknown) };
+    #[cfg(test)]
+    static LOOKS: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Finds out whether system calls of this thread go through a seccomp filter by now. To be
+/// called when a capture begins, and before modules are read.
 ///
-/// By the thread's own status, and anew each time, because another thread can put all
-/// threads under a filter later (seccomp(2), `SECCOMP_FILTER_FLAG_TSYNC`). Where there is
-/// no `/proc`, this is not known, and the file could not be read either.
-fn is_filtered() -> bool {
-    thread_local! {
-        /// Filters are never taken away.
-        static IS: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+/// By the thread's own status. Where there is no `/proc`, this is not known, and the file
+/// could not be read either.
+pub(crate) fn look_for_filter() {
+    if FILTER.get() == Filter::Is {
+        return;
     }
-    if !IS.get() {
-        let status = std::fs::read("/proc/thread-self/status").unwrap_or_default();
-        IS.set(is_filtered_by(&status));
+    #[cfg(test)]
+    LOOKS.set(LOOKS.get() + 1);
+    let status = std::fs::read("/proc/thread-self/status").unwrap_or_default();
+    FILTER.set(if is_filtered_by(&status) {
+        Filter::Is
+    } else {
+        Filter::None
+    });
+}
+
+/// Whether this thread was filtered when it last looked; looks if it never has.
+pub(crate) fn is_filtered() -> bool {
+    if FILTER.get() == Filter::Unknown {
+        look_for_filter();
     }
-    IS.get()
+    FILTER.get() == Filter::Is
 }
 
 fn is_filtered_by(status: &[u8]) -> bool {
@@ -158,6 +190,25 @@ mod tests {
         assert_eq!(copy(start..end), None, "out of order");
         assert_eq!(array::<8>(8), None);
         assert_eq!(append(from, MOST + 1, &mut Vec::new()), 0);
+    }
+
+    #[test]
+    fn a_filter_is_looked_for_once_a_capture() {
+        let text = *b"what a thread has on its stack";
+        let from = text.as_ptr().addr() as u64;
+        for capture in 1..4 {
+            look_for_filter();
+            for _ in 0..10 {
+                assert!(array::<8>(from).is_some());
+            }
+            assert_eq!(LOOKS.get(), capture);
+        }
+        let looks = || {
+            assert!(array::<8>(from).is_some(), "{text:?}");
+            LOOKS.get()
+        };
+        let of_another = std::thread::scope(|scope| scope.spawn(looks).join().unwrap());
+        assert_eq!(of_another, 1, "one that has not looked does");
     }
 
     #[test]

@@ -18,9 +18,11 @@ mod ends;
 mod entry;
 mod event;
 mod files;
+mod frame;
 mod handler;
 #[cfg(all(feature = "interpose", target_env = "gnu"))]
 mod interpose;
+mod loaded;
 mod memory;
 mod memory_left;
 mod modules;

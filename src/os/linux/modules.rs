@@ -1,12 +1,13 @@
 //! The executable and libraries of this process, with copies of their unwind tables.
 
-use std::ffi::{CStr, OsStr, c_int, c_void};
-use std::ops::Range;
+use std::ffi::OsStr;
+use std::ops::{Deref, Range};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::os::ModuleFile;
+use crate::os::platform::loaded::{Generation, Loaded, LoadedModule, generation};
 use crate::os::platform::{memory, sections};
 
 /// One executable or library in memory.
@@ -46,16 +47,35 @@ pub(crate) fn module_files() -> Vec<ModuleFile> {
 pub(crate) struct Tables {
     pub(crate) index: Index,
     pub(crate) frames_address: u64,
-    pub(crate) frames: Arc<[u8]>,
+    pub(crate) frames: Bytes,
+}
+
+/// Bytes that are shared and not copied: megabytes, and an allocation that fails ends the
+/// program (`Arc<[u8]>` from a vector is one).
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Bytes(Arc<Vec<u8>>);
+
+impl Bytes {
+    fn new(bytes: Vec<u8>) -> Self {
+        Bytes(Arc::new(bytes))
+    }
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 /// What finds a function in the tables.
 #[derive(Clone, Debug)]
 pub(crate) enum Index {
     /// `.eh_frame_hdr`, with its address.
-    Header(u64, Arc<[u8]>),
+    Header(u64, Bytes),
     /// Where there is none: the functions in order, by the tables themselves.
-    Functions(Arc<[Range<u64>]>),
+    Functions(Arc<Vec<Range<u64>>>),
 }
 
 impl Tables {
@@ -96,130 +116,121 @@ fn function_by_header(header_address: u64, header: &[u8], address: u64) -> Optio
     Some(start..pairs.get(after).map_or(start, start_of))
 }
 
-/// Changes when a library is loaded or unloaded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Generation {
-    adds: u64,
-    subs: u64,
-}
-
-/// Which libraries are loaded, without looking at them.
-pub(crate) fn generation() -> Generation {
-    let mut generation = Generation::default();
-    iterate(&mut |info| {
-        generation = Generation {
-            adds: info.dlpi_adds,
-            subs: info.dlpi_subs,
-        };
-        false
-    });
-    generation
-}
+/// How often the loader's list is taken anew where libraries come and go meanwhile.
+const TRIES: usize = 3;
 
 /// All modules, and the generation they belong to.
+///
+/// Reads memory and files without the loader's lock: a library can be unloaded meanwhile,
+/// and another can lie in its place. So a module counts only if the loader lists it after
+/// it was read as well. A module that was unloaded and loaded again in between, at the
+/// same address, is of the same file. Where libraries come and go all the time, some are
+/// left out, and the generation is an old one, so that the next refresh reads again.
 pub(crate) fn load() -> (Generation, Vec<Module>) {
-    let mut modules = Vec::new();
-    let mut generation = Generation::default();
-    iterate(&mut |info| {
-        generation = Generation {
-            adds: info.dlpi_adds,
-            subs: info.dlpi_subs,
+    memory::look_for_filter();
+    load_while(&generation)
+}
+
+fn load_while(generation: &dyn Fn() -> Generation) -> (Generation, Vec<Module>) {
+    let mut modules: Vec<Module> = Vec::new();
+    let mut of = Generation::default();
+    for _ in 0..TRIES {
+        let Some(loaded) = Loaded::now() else {
+            return (of, Vec::new());
         };
-        modules.extend(module_of(info));
-        true
-    });
-    // Without the loader's lock, which file access would hold up.
-    for module in &mut modules {
-        if module.tables.is_none() {
-            module.tables = tables_by_file(module);
+        of = loaded.generation;
+        keep_listed(&mut modules, &loaded);
+        let known = |listed: &LoadedModule<'_>| modules.iter().any(|module| is(module, listed));
+        let new: Vec<_> = loaded
+            .modules()
+            .filter(|listed| !known(listed))
+            .filter_map(module_of)
+            .collect();
+        modules.extend(new);
+        if generation() == of {
+            return (of, modules);
         }
     }
-    (generation, modules)
+    keep_listed(&mut modules, &Loaded::now().unwrap_or_default());
+    (of, modules)
 }
 
-type Visit<'a> = &'a mut dyn FnMut(&libc::dl_phdr_info) -> bool;
-
-/// Calls `visit` with each module, while none can be unloaded, until it returns false.
-fn iterate(mut visit: Visit<'_>) {
-    unsafe extern "C" fn each(
-        info: *mut libc::dl_phdr_info,
-        _size: usize,
-        visit: *mut c_void,
-    ) -> c_int {
-        // SAFETY: `visit` is the pointer handed to `dl_iterate_phdr` below, to a
-        // `Visit` that nobody else uses meanwhile; `info` is valid for this call.
-        let (visit, info) = unsafe { (&mut *visit.cast::<Visit<'_>>(), &*info) };
-        c_int::from(!visit(info))
-    }
-    // SAFETY: `each` does not unwind (nothing in the closures of this file
-    // panics), and `visit` outlives the call.
-    unsafe {
-        libc::dl_iterate_phdr(Some(each), (&raw mut visit).cast());
-    }
+/// Leaves out what the loader no longer lists.
+fn keep_listed(modules: &mut Vec<Module>, loaded: &Loaded) {
+    modules.retain(|module| loaded.modules().any(|listed| is(module, &listed)));
 }
 
-fn module_of(info: &libc::dl_phdr_info) -> Option<Module> {
-    if info.dlpi_phdr.is_null() {
-        return None;
-    }
-    // SAFETY: the loader keeps this array for as long as the module is loaded,
-    // which it is during the callback.
-    let headers =
-        unsafe { std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) };
-    let bias = info.dlpi_addr;
-    let range_of = |header: &libc::Elf64_Phdr| {
-        let start = bias.wrapping_add(header.p_vaddr);
-        start..start.saturating_add(header.p_memsz)
+fn is(module: &Module, listed: &LoadedModule<'_>) -> bool {
+    module.bias == listed.bias
+        && module.path.as_os_str() == file_name(listed.name)
+        && Some(&module.range) == range_of_all(listed).as_ref()
+}
+
+/// Where a header's segment lies in memory.
+const fn range_of(bias: u64, header: &libc::Elf64_Phdr) -> Range<u64> {
+    let start = bias.wrapping_add(header.p_vaddr);
+    start..start.saturating_add(header.p_memsz)
+}
+
+fn range_of_all(listed: &LoadedModule<'_>) -> Option<Range<u64>> {
+    let loads = || {
+        let all = listed.headers.iter();
+        all.filter(|header| header.p_type == libc::PT_LOAD)
+            .map(|header| range_of(listed.bias, header))
     };
+    let start = loads().map(|range| range.start).min()?;
+    Some(start..loads().map(|range| range.end).max()?)
+}
+
+fn module_of(listed: LoadedModule<'_>) -> Option<Module> {
+    let LoadedModule {
+        bias,
+        headers,
+        name,
+    } = listed;
     let loads: Vec<_> = headers
         .iter()
         .filter(|header| header.p_type == libc::PT_LOAD)
         .collect();
-    let start = loads.iter().map(|header| range_of(header).start).min()?;
-    let end = loads.iter().map(|header| range_of(header).end).max()?;
     let code = loads
         .iter()
         .filter(|header| header.p_flags & libc::PF_X != 0)
-        .map(|header| range_of(header))
+        .map(|header| range_of(bias, header))
         .collect();
     let note = headers
         .iter()
         .filter(|header| header.p_type == libc::PT_NOTE)
-        .find_map(|header| build_id_in(&memory::copy(range_of(header))?));
+        .find_map(|header| build_id_in(&memory::copy(range_of(bias, header))?));
+    let loads: Vec<_> = loads.iter().map(|load| range_of(bias, load)).collect();
     let tables = headers
         .iter()
         .find(|header| header.p_type == libc::PT_GNU_EH_FRAME)
-        .and_then(|header| tables_at(range_of(header), &loads, &range_of));
-    Some(Module {
-        path: path_of(info),
+        .and_then(|header| tables_at(range_of(bias, header), &loads));
+    let mut module = Module {
+        path: PathBuf::from(file_name(name)),
         bias,
-        range: start..end,
+        range: range_of_all(&listed)?,
         build_id: note,
         code,
         tables,
-    })
+    };
+    if module.tables.is_none() {
+        module.tables = tables_by_file(&module);
+    }
+    Some(module)
 }
 
-fn path_of(info: &libc::dl_phdr_info) -> PathBuf {
-    if info.dlpi_name.is_null() {
-        return PathBuf::from("/proc/self/exe");
-    }
-    // SAFETY: the loader's name of the module, a C string that lives as long as
-    // the module, which it does during the callback.
-    let name = unsafe { CStr::from_ptr(info.dlpi_name) };
+/// Where a module's file can be read.
+fn file_name(name: &[u8]) -> &OsStr {
     if name.is_empty() {
-        return PathBuf::from("/proc/self/exe");
+        return OsStr::new("/proc/self/exe");
     }
-    PathBuf::from(OsStr::from_bytes(name.to_bytes()))
+    OsStr::from_bytes(name)
 }
 
 /// The tables by the pointer in `.eh_frame_hdr` (Linux Standard Base 5,
 /// "Exception Frames"): version 1, and a pointer relative to itself in four bytes.
-fn tables_at(
-    header: Range<u64>,
-    loads: &[&libc::Elf64_Phdr],
-    range_of: &dyn Fn(&libc::Elf64_Phdr) -> Range<u64>,
-) -> Option<Tables> {
+fn tables_at(header: Range<u64>, loads: &[Range<u64>]) -> Option<Tables> {
     const RELATIVE_SIGNED_4: u8 = 0x1b;
     let bytes = memory::copy(header.clone())?;
     let (&[version, encoding, _, _], rest) = bytes.split_first_chunk::<4>()?;
@@ -231,17 +242,14 @@ fn tables_at(
     let frames_address = header.start.checked_add(4)?.checked_add_signed(offset)?;
     // Its length is written nowhere; it ends with a zero length, at the latest
     // where its segment does.
-    let segment = loads
-        .iter()
-        .map(|load| range_of(load))
-        .find(|range| range.contains(&frames_address))?;
+    let segment = loads.iter().find(|range| range.contains(&frames_address))?;
     let mut frames = Vec::new();
     let length = usize::try_from(segment.end - frames_address).ok()?;
     memory::append(frames_address, length, &mut frames);
     Some(Tables {
-        index: Index::Header(header.start, bytes.into()),
+        index: Index::Header(header.start, Bytes::new(bytes)),
         frames_address,
-        frames: frames.into(),
+        frames: Bytes::new(frames),
     })
 }
 
@@ -250,11 +258,11 @@ fn tables_by_file(module: &Module) -> Option<Tables> {
     let in_file = sections::eh_frame(&module.path, module.range.start)?;
     let range = in_file.start.checked_add(module.bias)?..in_file.end.checked_add(module.bias)?;
     let frames = memory::copy(range.clone())?;
-    let functions = sections::functions(&frames, range.start);
+    let functions = sections::functions(&frames, range.start)?;
     Some(Tables {
-        index: Index::Functions(functions.into()),
+        index: Index::Functions(Arc::new(functions)),
         frames_address: range.start,
-        frames: frames.into(),
+        frames: Bytes::new(frames),
     })
 }
 
@@ -277,5 +285,45 @@ fn build_id_in(mut notes: &[u8]) -> Option<Arc<str>> {
             return Some(digits.into());
         }
         notes = rest.get(padded(size)?..)?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    #[test]
+    fn where_libraries_come_and_go_those_that_stay_are_taken() {
+        let asked = Cell::new(0);
+        let (_, modules) = load_while(&|| {
+            asked.set(asked.get() + 1);
+            Generation::default()
+        });
+        assert_eq!(asked.get(), TRIES);
+        let here = where_libraries_come_and_go_those_that_stay_are_taken as fn() as usize as u64;
+        let mut ours = modules
+            .iter()
+            .filter(|module| module.range.contains(&here) && module.tables.is_some());
+        assert!(ours.next().is_some() && ours.next().is_none(), "once");
+    }
+
+    #[test]
+    fn what_is_not_listed_after_it_was_read_is_left_out() {
+        let (_, modules) = load();
+        let loaded = Loaded::now().unwrap();
+        let mut kept = modules.clone();
+        keep_listed(&mut kept, &loaded);
+        assert!(kept.iter().any(|module| module.tables.is_some()));
+        for other in [
+            |module: &mut Module| module.bias += 4096,
+            |module: &mut Module| module.path.push("other"),
+            |module: &mut Module| module.range.end += 4096,
+        ] {
+            let mut changed = kept.clone();
+            changed.iter_mut().for_each(other);
+            keep_listed(&mut changed, &loaded);
+            assert!(changed.is_empty());
+        }
     }
 }

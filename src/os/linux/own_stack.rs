@@ -13,14 +13,13 @@
 //! within a watched poll must leave room for the handler.
 //!
 //! What a handler needs, in bytes:
-//! - the signal's frame, with all registers: `getauxval(AT_MINSIGSTKSZ)`. The kernel
-//!   computes it from what the processor has (kernel 5.14, `arch/x86/kernel/signal.c`,
-//!   `init_sigframe_size`): some 1 KiB without AVX, 3.3 KiB with AVX-512, 11 KiB with AMX;
+//! - the signal's frame, see [`super::frame`]: some 1 KiB without AVX, 3.3 KiB with
+//!   AVX-512, 3.7 KiB with AMX, 11.7 KiB once the process may use AMX;
 //! - the handler's own frames: [`HANDLER`], measured by a test.
 //!
 //! std gives its threads 8 KiB, or `AT_MINSIGSTKSZ` if that is more (1.95,
-//! `sys/pal/unix/stack_overflow.rs`). With AMX that is the frame alone, and such threads
-//! are signalled only if a larger alternate stack has been set up for them.
+//! `sys/pal/unix/stack_overflow.rs`). In a process that may use AMX that is the frame
+//! alone, and such threads are signalled only if they have a larger alternate stack.
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -29,17 +28,11 @@ use std::sync::atomic::{AtomicI32, AtomicUsize, fence};
 
 use crate::local;
 use crate::os::Miss;
+use crate::os::platform::frame::frame;
 use crate::os::platform::thread::thread_id;
 
 /// What the handler's own frames take; the test `the_handler_keeps_within_its_bytes` holds it.
 pub(crate) const HANDLER: usize = 1536;
-/// The frame of a signal where the kernel does not say: kernels before 5.14 on x86-64,
-/// which know of no larger state than that of AVX-512.
-const FRAME: usize = if cfg!(target_arch = "aarch64") {
-    5120
-} else {
-    3632
-};
 /// A stack without an alternate one must be so large: the handler then comes on top of
 /// whatever the thread has there.
 const LEAST_STACK: usize = 64 * 1024;
@@ -128,16 +121,6 @@ impl Known {
             self.bounds.len() >= LEAST_STACK
         };
         if has_room { Ok(()) } else { Err(Miss::NoRoom) }
-    }
-}
-
-/// The size of a signal's frame on this machine.
-pub(crate) fn frame() -> usize {
-    // SAFETY: no preconditions; 0 where the kernel does not say.
-    let told = unsafe { libc::getauxval(libc::AT_MINSIGSTKSZ) };
-    match usize::try_from(told) {
-        Ok(told @ 1..) => told,
-        _ => FRAME,
     }
 }
 

@@ -12,6 +12,7 @@
 //! FILLING -> REQUESTED    by the asker: the handler may claim it
 //! REQUESTED -> CLAIMED    by the handler, which owns the answer from here on
 //! CLAIMED -> DONE         by the handler: the answer is the asker's
+//! REQUESTED | DONE -> FILLING     by the asker, which lets a large buffer go
 //! REQUESTED | DONE | FILLING -> FREE   by the asker, which takes the request back
 //! CLAIMED -> ABANDONED    by the asker, which does not wait
 //! ABANDONED -> FREE       by the handler
@@ -29,6 +30,7 @@
 //! sees the answer. FREE is stored with release and taken with acquire, so the next asker
 //! writes after the last handler.
 
+use std::mem::ManuallyDrop;
 use std::ops::Range;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, AtomicUsize};
@@ -51,7 +53,8 @@ const CLAIMED: u64 = 3;
 const DONE: u64 = 4;
 const ABANDONED: u64 = 5;
 
-/// How much an entry's buffer holds at first, and keeps.
+/// How much an entry's buffer holds at first, and keeps. A larger one is let go when its
+/// request is over; if the handler was still writing then, when the entry is next used.
 pub(crate) const SMALL: usize = 256 * 1024;
 /// The most that is copied of a stack.
 pub(crate) const LARGEST: usize = 16 * 1024 * 1024;
@@ -102,6 +105,8 @@ pub(crate) enum Answer {
     Larger(Sample, usize),
     /// The stack pointer was outside of the thread's stack.
     Foreign(Sample),
+    /// There is no memory for a copy of the stack.
+    NoMemory(Sample),
     /// The handler has not run yet.
     Late,
 }
@@ -156,23 +161,39 @@ impl Entry {
     /// Asker only, while FILLING: has a buffer of at least so many bytes, and lets a large
     /// one go that is not needed. The pages are there afterwards: a page fault within the
     /// handler would wait for the lock of the memory map.
-    fn make_room(&self, bytes: usize) {
+    ///
+    /// Where there is no memory, that is a reason for no stack: an allocation that fails
+    /// would end the program.
+    fn make_room(&self, bytes: usize) -> Result<(), Miss> {
         let bytes = bytes.clamp(SMALL, LARGEST).next_multiple_of(PAGE);
         let capacity = self.capacity.load(Relaxed);
         if capacity >= bytes && (capacity <= SMALL || bytes > SMALL) {
-            return;
+            return Ok(());
         }
-        let old = self.buffer.load(Relaxed);
-        if !old.is_null() {
-            let old = std::ptr::slice_from_raw_parts_mut(old, capacity / size_of::<u64>());
-            // SAFETY: the buffer and its length come from `Box::into_raw` below. The entry
-            // is FILLING, so no handler uses it, and it is replaced before that changes.
-            drop(unsafe { Box::from_raw(old) });
-        }
+        self.let_go();
+        let words = bytes / size_of::<u64>();
+        let mut new = Vec::new();
+        let reserved = new.try_reserve_exact(words);
+        reserved.map_err(|_| Miss::NoMemory)?;
         // Not zeroes, which the allocator would leave to the first touch.
-        let new = vec![1_u64; bytes / size_of::<u64>()].into_boxed_slice();
-        self.buffer.store(Box::into_raw(new).cast(), Relaxed);
-        self.capacity.store(bytes, Relaxed);
+        new.resize(words, 1_u64);
+        let mut new = ManuallyDrop::new(new);
+        self.buffer.store(new.as_mut_ptr(), Relaxed);
+        self.capacity
+            .store(new.capacity() * size_of::<u64>(), Relaxed);
+        Ok(())
+    }
+
+    /// Asker only, while FILLING: gives the buffer back.
+    fn let_go(&self) {
+        let words = self.capacity.swap(0, Relaxed) / size_of::<u64>();
+        let buffer = self.buffer.swap(std::ptr::null_mut(), Relaxed);
+        if !buffer.is_null() {
+            // SAFETY: the buffer and its capacity are those of the vector that `make_room`
+            // has kept from being dropped. The entry is FILLING, so no handler uses it, and
+            // there is no buffer any more before that changes.
+            drop(unsafe { Vec::from_raw_parts(buffer, 0, words) });
+        }
     }
 }
 
@@ -195,7 +216,11 @@ impl Request {
             .zip(&TABLE)
             .find(|(_, entry)| take(entry))
             .ok_or(Miss::Busy)?;
-        entry.make_room(want.room);
+        if let Err(miss) = entry.make_room(want.room) {
+            // Release: pairs with the acquire of the next asker's take.
+            entry.state.store(generation << BITS | FREE, Release);
+            return Err(miss);
+        }
         entry.tid.store(want.tid, Relaxed);
         entry.low.store(want.bounds.start, Relaxed);
         entry.high.store(want.bounds.end, Relaxed);
@@ -257,6 +282,9 @@ impl Request {
         let copied =
             unsafe { std::slice::from_raw_parts(entry.buffer.load(Relaxed).cast::<u8>(), length) };
         into.bytes.clear();
+        if into.bytes.try_reserve_exact(length).is_err() {
+            return Answer::NoMemory(sample);
+        }
         into.bytes.extend_from_slice(copied);
         into.start = sample.registers.sp;
         Answer::Copied(sample)
@@ -265,17 +293,29 @@ impl Request {
 
 impl Drop for Request {
     fn drop(&mut self) {
-        let state = &self.entry().state;
-        let free = self.state(FREE);
+        let entry = self.entry();
+        let (state, free) = (&entry.state, self.state(FREE));
         let from = |step, to| {
-            // Release: the next asker starts where this one has stopped reading.
+            // Acquire: pairs with the release in `Claim::done`, so that the handler's
+            // writes come before a large buffer is let go. Release: the next asker starts
+            // where this one has stopped reading.
             state
                 .compare_exchange(self.state(step), to, AcqRel, Acquire)
                 .is_ok()
         };
         // One after another, as the handler goes on meanwhile. At the latest DONE is what
         // the handler leaves.
-        let _ = from(REQUESTED, free) || from(CLAIMED, self.state(ABANDONED)) || from(DONE, free);
+        let filling = self.state(FILLING);
+        if entry.capacity.load(Relaxed) <= SMALL {
+            let _ =
+                from(REQUESTED, free) || from(CLAIMED, self.state(ABANDONED)) || from(DONE, free);
+        } else if from(REQUESTED, filling)
+            || !from(CLAIMED, self.state(ABANDONED)) && from(DONE, filling)
+        {
+            entry.let_go();
+            // Release: as above.
+            state.store(free, Release);
+        }
         // After that: whatever the timer still sends finds no request.
         drop(self.timer.take());
     }

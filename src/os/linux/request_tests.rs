@@ -113,6 +113,63 @@ fn of_a_request_that_is_taken_back_nothing_is_left() {
 }
 
 #[test]
+fn a_large_buffer_is_let_go_when_its_request_is_over() {
+    let _alone = alone();
+    let word = [0_u64; 4];
+    let low = word.as_ptr().expose_provenance();
+    let mut wanted = want(7, low..low + 32);
+    for room in [0, LARGEST] {
+        wanted.room = room;
+        for is_answered in [false, true] {
+            let asked = request(&wanted);
+            let entry = asked.entry();
+            assert_eq!(entry.capacity.load(Relaxed), room.max(SMALL));
+            if is_answered {
+                claim(asked.number(), 7).unwrap().done(0, 0);
+            }
+            // Nobody takes the entry in between: all others are free.
+            drop(asked);
+            let kept = entry.capacity.load(Relaxed);
+            assert!(kept <= SMALL, "{kept}");
+        }
+    }
+}
+
+#[test]
+fn without_memory_there_is_no_request() {
+    let case = "os::platform::request::tests::without_memory";
+    let status = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", case, "--ignored", "--test-threads=1"])
+        .status();
+    assert!(status.unwrap().success());
+}
+
+#[test]
+#[ignore = "limits its process, so it runs in one of its own"]
+fn without_memory() {
+    let limit = libc::rlimit {
+        // Less than is in use: nothing is mapped any more.
+        rlim_cur: 1 << 20,
+        rlim_max: libc::RLIM_INFINITY,
+    };
+    let mut wanted = want(7, 8..16);
+    wanted.room = LARGEST;
+    // SAFETY: the kernel reads the limit, which lives through the call.
+    let set = unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) };
+    assert_eq!(set, 0);
+    // The allocator may have room for some in what is mapped already, 64 MiB at most.
+    let requests: [_; ENTRIES] = std::array::from_fn(|_| Request::new(&wanted));
+    let last = requests.iter().find_map(|request| request.as_ref().err());
+    assert_eq!(last, Some(&Miss::NoMemory));
+    drop(requests);
+    // The entries are free again.
+    wanted.room = 0;
+    let requests: [_; ENTRIES] = std::array::from_fn(|_| Request::new(&wanted));
+    let busy = |request: &Result<_, _>| request.as_ref().err() == Some(&Miss::Busy);
+    assert!(!requests.iter().any(busy));
+}
+
+#[test]
 fn no_buffer_ever_has_two_writers() {
     let _alone = alone();
     let words: Vec<u64> = vec![9; 64];

@@ -35,7 +35,10 @@ pub(crate) fn eh_frame(path: &Path, start: u64) -> Option<Range<u64>> {
 }
 
 fn read(file: &File, offset: u64, length: usize) -> Option<Vec<u8>> {
-    let mut bytes = vec![0; length];
+    // An allocation that fails ends the program, and names may take megabytes.
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(length).ok()?;
+    bytes.resize(length, 0);
     file.read_exact_at(&mut bytes, offset).ok()?;
     Some(bytes)
 }
@@ -71,8 +74,9 @@ fn field<const LENGTH: usize>(bytes: &[u8], at: usize) -> Option<[u8; LENGTH]> {
     bytes.get(at..at.checked_add(LENGTH)?)?.try_into().ok()
 }
 
-/// The functions that a table describes, in order; what the index would say.
-pub(crate) fn functions(frames: &[u8], address: u64) -> Vec<Range<u64>> {
+/// The functions that a table describes, in order; what the index would say. `None` where
+/// there is no memory for them.
+pub(crate) fn functions(frames: &[u8], address: u64) -> Option<Vec<Range<u64>>> {
     let table = EhFrame::new(frames, LittleEndian);
     let bases = BaseAddresses::default().set_eh_frame(address);
     let mut functions = Vec::new();
@@ -83,11 +87,12 @@ pub(crate) fn functions(frames: &[u8], address: u64) -> Vec<Range<u64>> {
             && let Ok(whole) = partial.parse(EhFrame::cie_from_offset)
         {
             let start = whole.initial_address();
+            functions.try_reserve(1).ok()?;
             functions.push(start..start.saturating_add(whole.len()));
         }
     }
     functions.sort_unstable_by_key(|function| function.start);
-    functions
+    Some(functions)
 }
 
 #[cfg(test)]

@@ -102,7 +102,10 @@ fn a_storm_of_captures_crashes_and_hangs_nothing() {
         anchor: None,
         still: &|| true,
     };
-    let mut capturer = Capturer::new(SignalUse::Signal(DEFAULT_SIGNAL));
+    let mut capturer = Capturer::new(SignalUse::Signal {
+        number: DEFAULT_SIGNAL,
+        chosen: true,
+    });
     let (mut captures, mut whole, mut late) = (0_u32, 0_u32, 0_u32);
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(seconds) {

@@ -1,7 +1,6 @@
 //! From registers and a copy of a stack to return addresses.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use framehop::{
     CacheNative, ExplicitModuleSectionInfo, FrameAddress, MayAllocateDuringUnwind,
@@ -11,7 +10,8 @@ use framehop::{
 use crate::os::Miss;
 use crate::os::platform::calls::{self, Call};
 use crate::os::platform::ends::Ends;
-use crate::os::platform::modules::{self, Generation, Index, Module};
+use crate::os::platform::loaded::{Generation, generation};
+use crate::os::platform::modules::{self, Bytes, Index, Module};
 
 /// Deeper stacks are given up, after some 10 ms. 2 MiB, which tokio's workers have, hold
 /// no more frames of 8 bytes than this.
@@ -80,7 +80,7 @@ struct Walk {
 pub(crate) struct Unwinder {
     generation: Option<Generation>,
     modules: Vec<Module>,
-    inner: UnwinderNative<Arc<[u8]>, MayAllocateDuringUnwind>,
+    inner: UnwinderNative<Bytes, MayAllocateDuringUnwind>,
     cache: CacheNative<MayAllocateDuringUnwind>,
 }
 
@@ -102,7 +102,7 @@ impl Unwinder {
 
     /// Takes in the modules that are loaded now, if they have changed.
     pub(crate) fn refresh(&mut self) {
-        if self.generation == Some(modules::generation()) {
+        if self.generation == Some(generation()) {
             return;
         }
         let (generation, modules) = modules::load();
