@@ -43,14 +43,20 @@ impl Child {
 
     /// The rest of the next line that begins like this.
     pub fn line_after(&mut self, word: &str) -> String {
+        let line = self.line_with_any(&[word]);
+        line[word.len()..].trim().to_owned()
+    }
+
+    /// The next line that begins like one of these.
+    pub fn line_with_any(&mut self, words: &[&str]) -> String {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let Ok(line) = self.lines.recv_timeout(left) else {
-                panic!("no line that begins with {word:?}: {:?}", self.stopped());
+                panic!("no line with one of {words:?}: {:?}", self.stopped());
             };
-            if let Some(rest) = line.strip_prefix(word) {
-                return rest.trim().to_owned();
+            if words.iter().any(|word| line.starts_with(word)) {
+                return line;
             }
         }
     }
