@@ -280,7 +280,12 @@ impl fmt::Display for Frame {
 fn relative(file: &str) -> &str {
     static HERE: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
     let here = HERE.get_or_init(|| {
-        let here = std::env::current_dir().ok()?;
+        // A filter of system calls can kill for `getcwd`; links of `/proc` are read anyway.
+        let here = if cfg!(target_os = "linux") {
+            std::fs::read_link("/proc/self/cwd").ok()?
+        } else {
+            std::env::current_dir().ok()?
+        };
         Some(format!("{}/", here.to_str()?))
     });
     here.as_deref()
