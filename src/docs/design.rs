@@ -67,7 +67,7 @@
 //!
 //! | what | bound |
 //! |---|---|
-//! | loader's lock: which libraries are loaded (`dl_iterate_phdr`) | as long as others hold it. Where libraries have changed, and at the start, unwind tables are copied while it is held: that allocates and reads memory, so a thread that loads a library or unwinds by that lock waits for as long |
+//! | loader's lock: which libraries are loaded (`dl_iterate_phdr`) | as long as others hold it. While the investigator holds it, it copies the loader's list into memory that was there before, and waits for nothing |
 //! | lock of the memory map: a stack is copied (`process_vm_readv`, or `pread64` of `/proc/self/mem`) | as long as others hold it |
 //! | looks at a thread until it is asleep again | 64 looks of some 10 us |
 //! | the thread's signal mask, in `/proc/self/task/TID/status` | 4 looks, 1.5 ms |
@@ -139,15 +139,14 @@
 //! | lack (`explain.rs`) | symbolizer, investigator | none |
 //! | the process's symbolizer, and its investigator | start of watchdogs | starts a thread |
 //! | `/proc/self/mem` (`os/linux/memory.rs`) | investigator, under a filter only | the kernel's of the memory map |
-//! | the loader's | investigator; first poll on a thread | the allocator's, the memory map's, `/proc/self/mem` |
+//! | the loader's | investigator; first poll on a thread | none of the investigator's |
 //!
 //! Order, for those that are held together: ledger before pool's account and reason;
-//! filling before list of tracked futures; symbolizer before lack; loader's before
-//! allocator's and `/proc/self/mem`. No other two are held at once, and no callback,
-//! subscriber or waker of the program is called with one held, but for the clone of a
-//! tracked future's waker. So an allocator that takes the loader's lock while it holds
-//! its own, to record who allocates, can deadlock with the copy of unwind tables:
-//! `stacks(false)` leaves that out.
+//! filling before list of tracked futures; symbolizer before lack. No other two are held
+//! at once, and no callback, subscriber or waker of the program is called with one held,
+//! but for the clone of a tracked future's waker. Unwind tables are copied without the
+//! loader's lock, so an allocator may take that lock while it holds its own, to record
+//! who allocates.
 //!
 //! Each `OnceLock` is initialized by who alone uses it, or as a watchdog starts.
 //!
@@ -166,6 +165,7 @@
 //! | `openat`, `pread64` of `/proc/self/mem` | investigates | the same, under a filter | `stacks(false)` |
 //! | `rt_sigaction` | investigates | first running thread that is stuck | `signal(None)` |
 //! | `timer_create`, `timer_settime`, `timer_delete`, `uname` | investigates | stack of a running thread; under a filter only if `signal` was called | `signal(None)` |
+//! | `arch_prctl` (`ARCH_GET_XCOMP_PERM`) | investigates | the same, on processors with AMX, never under a filter | `signal(None)` |
 //! | `rt_tgsigqueueinfo`, `getuid`, `clock_nanosleep` | investigates | the same, where timers cannot be used | `signal(None)` |
 //! | `mmap`, `munmap`, `statx`, `openat`, `pread64`, `readlink` | symbolizes | start, and stacks | `stacks(false)` |
 //! | `sched_getattr`, `sched_setattr` | all of a watchdog's | start | off unless `short_slices(true)` |
@@ -219,7 +219,7 @@
 //! | threads, names | 1,024 entries of 7 KiB, 256 names; histograms 270 KiB at most for each name and thread |
 //! | stocks | 0.7 MiB, 14 KiB for each CPU up to 64, 48 KiB for tracked futures |
 //! | tracked futures | 65,536 of some 200 bytes |
-//! | copies of stacks | 1 MiB, and eight buffers of 256 KiB, made as they are needed; up to 16 MiB each for larger stacks, until the buffer is used again |
+//! | copies of stacks | 1 MiB, and eight buffers of 256 KiB, made as they are needed; up to 16 MiB each for larger stacks, until the request is over; where its handler is still at work then, until the buffer is used again |
 //! | unwind tables | as large as `.eh_frame` and `.eh_frame_hdr` of all modules, once for each different setting of `signal` that watchdogs use |
 //! | symbolizer | results 2 MiB, units of debug info 4 MiB, an index; [`docs::stacks`](crate::docs::stacks) has what was measured. Debug info that is compressed 64 MiB; less where a limit or a control group leaves too little |
 //!
