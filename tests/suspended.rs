@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use child::Child;
 use common::{Told, alone, ms, multi_thread};
-use stallscope::{Cause, Phase, Severity, Stall, StallEvent, WatchExt};
+use stallscope::{Cause, Phase, Severity, Stall, StallEvent, Thresholds, WatchExt, Watchdog};
 use tracing::Level;
 use tracing::field::{Field, Visit};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
@@ -242,5 +242,21 @@ fn a_watchdog_that_is_held_up_alone_excuses_nobody() {
     assert_eq!(stall.severity(), Severity::High, "{stall:#?}");
     assert!(matches!(stall.cause(), Cause::Blocked { .. }), "{stall:#?}");
     assert_eq!(watchdog.health().gaps(), 0);
+    drop(watchdog);
+}
+
+#[test]
+fn a_timer_that_fires_late_is_no_standstill() {
+    let _alone = alone();
+    let runtime = multi_thread(2);
+    let told = Told::default();
+    let builder = Watchdog::builder()
+        .thresholds(Thresholds::low_latency())
+        .tick(Duration::from_micros(50));
+    let watchdog = told.watch_with(builder, &runtime);
+    std::thread::sleep(ms(1_000));
+    // Of thousands of looks, of which the kernel may have each as late as a tick.
+    let gaps = watchdog.health().gaps();
+    assert!(gaps < 100, "{gaps}");
     drop(watchdog);
 }

@@ -244,8 +244,8 @@
 //! stopped or the machine was suspended or paused, does not count for a stall's severity.
 //! That the watchdog is late does not show it. By evidence, in this order:
 //!
-//! 1. It is late by no more than a tick or half the lowest threshold, whichever is longer,
-//!    once the time is taken off that it waited for a CPU itself (`schedstat`): none.
+//! 1. It is late by no more than a tick, half the lowest threshold or 1 ms, whichever is
+//!    longest, once the time is taken off that it waited for a CPU itself (`schedstat`): none.
 //! 2. `CLOCK_BOOTTIME` has moved further than `CLOCK_MONOTONIC`, or the watchdog's thread
 //!    was given a CPU just once, for its timer, only late: there was one. A paused machine
 //!    wakes nobody, and what was on its CPUs seems to have computed.

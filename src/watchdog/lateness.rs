@@ -8,6 +8,10 @@ use crate::detector::{ThreadState, ThreadTimes, Unit};
 use crate::os::{self, Importance, ProcessClocks, ThreadProbe};
 use crate::room::room_for;
 
+/// What is shorter is no standstill, however short the tick is: the kernel fires timers
+/// late by 50 us as a rule (`PR_GET_TIMERSLACK` in prctl(2)) and wakes threads later still.
+const MIN_STANDSTILL_NS: u64 = 1_000_000;
+
 /// What is known of the time in which the watchdog was late.
 #[derive(Clone, Copy, Debug, Default)]
 struct Evidence {
@@ -74,7 +78,7 @@ impl Lateness {
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         let mut lateness = Lateness {
             own: ThreadProbe::open(os::thread_id(), Importance::Worker).ok(),
-            tolerance_ns,
+            tolerance_ns: tolerance_ns.max(MIN_STANDSTILL_NS),
             cpus: cpus as u64,
             had_waited_ns: 0,
             unsure_ns: 0,
