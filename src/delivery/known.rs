@@ -41,7 +41,8 @@ impl Known {
     }
 }
 
-/// By stall, until its end is delivered. Asks for no memory once it is made.
+/// By stall, in their order, until its end is delivered. Asks for no memory once it is
+/// made.
 #[derive(Debug)]
 pub(super) struct KnownStalls(Vec<Known>);
 
@@ -51,7 +52,7 @@ impl KnownStalls {
     }
 
     pub(super) fn get(&self, id: StallId) -> Option<&Known> {
-        self.0.iter().find(|known| known.id == id)
+        self.0.get(self.search(id).ok()?)
     }
 
     pub(super) fn add(&mut self, finding: Finding) {
@@ -83,26 +84,30 @@ impl KnownStalls {
         }
     }
 
+    /// Where this stall is, or belongs.
+    fn search(&self, id: StallId) -> Result<usize, usize> {
+        self.0.binary_search_by_key(&id, |known| known.id)
+    }
+
     fn of(&mut self, id: StallId) -> &mut Known {
-        let at = self.0.iter().position(|known| known.id == id);
-        let at = at.unwrap_or_else(|| {
+        let at = self.search(id).unwrap_or_else(|mut at| {
             // The oldest may never be forgotten: its end can have been dropped, or its
             // stack have come too late.
             if self.0.len() >= MAX_KEPT {
-                let ids = self.0.iter().map(|known| known.id).enumerate();
-                if let Some((oldest, _)) = ids.min_by_key(|(_, id)| *id) {
-                    self.0.swap_remove(oldest);
-                }
+                self.0.remove(0);
+                at = at.saturating_sub(1);
             }
-            self.0.push(Known::new(id));
-            self.0.len() - 1
+            self.0.insert(at, Known::new(id));
+            at
         });
         &mut self.0[at]
     }
 
     /// The end of this stall has been delivered.
     pub(super) fn forget(&mut self, id: StallId) {
-        self.0.retain(|known| known.id != id);
+        if let Ok(at) = self.search(id) {
+            self.0.remove(at);
+        }
     }
 }
 

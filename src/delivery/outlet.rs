@@ -26,6 +26,9 @@ use crate::watchdog::transition::{Finding, Transition};
 /// takes longer to symbolize and comes with the next event.
 const PATIENCE_AT_END: Duration = Duration::from_secs(3);
 
+/// After how many messages is looked for what is due.
+const BATCH: usize = 64;
+
 /// What the thread shares with those that send.
 #[derive(Debug)]
 pub(super) struct Outlet {
@@ -154,10 +157,15 @@ impl Worker {
         loop {
             // Before the queue: what was sent before the stop is in it then.
             let stopping = self.outlet.stopping.load(Acquire);
+            let mut taken = 0;
             while let Some(message) = self.outlet.queue.pop() {
                 self.take(message);
-                // One at a time, so that a long queue does not delay what is due.
-                self.deliver_ready();
+                // Now and then, so that a long queue does not delay what is due; not each
+                // time, as that looks at all that waits.
+                taken += 1;
+                if taken % BATCH == 0 {
+                    self.deliver_ready();
+                }
             }
             if stopping {
                 break;
@@ -187,6 +195,12 @@ impl Worker {
                     Phase::Ended => clock::ns_of(PATIENCE_AT_END),
                     Phase::Started | Phase::Escalated => self.patience_ns,
                 };
+                // While answers are long in coming, no more than this wait for them.
+                if self.waiting.len() >= QUEUE
+                    && let Some(oldest) = self.waiting.pop_front()
+                {
+                    self.deliver(&oldest.transition);
+                }
                 self.waiting.push_back(Waiting {
                     until_ns: self.clock.now_ns().saturating_add(patience_ns),
                     // The finding may have come first.
