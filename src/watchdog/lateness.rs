@@ -64,12 +64,24 @@ pub(crate) struct Lateness {
     had_waited_ns: u64,
     /// How much of that it may have waited since, at most.
     unsure_ns: u64,
-    /// As it was when the thread last began to wait for its next look.
-    before: ProcessClocks,
-    runs: Option<u64>,
-    looked_ns: u64,
-    /// What the threads of polls and turns in progress had done by then.
+    /// As it was at a look not long ago.
+    before: Baseline,
+    /// What the threads of polls and turns in progress had done at the last look.
     times: Vec<(Unit, ThreadTimes)>,
+}
+
+/// For how many waits a baseline serves: to take one costs as much as a fifth of a look.
+const BASELINE_WAITS: u64 = 4;
+
+/// What a late look is compared with.
+#[derive(Clone, Copy, Debug, Default)]
+struct Baseline {
+    at_ns: u64,
+    clocks: ProcessClocks,
+    /// How often the watchdog's thread had been given a CPU.
+    runs: Option<u64>,
+    /// How often the thread has begun to wait since; 0 where a new one is to be taken.
+    waits: u64,
 }
 
 impl Lateness {
@@ -82,9 +94,7 @@ impl Lateness {
             cpus: cpus as u64,
             had_waited_ns: 0,
             unsure_ns: 0,
-            before: ProcessClocks::default(),
-            runs: None,
-            looked_ns: 0,
+            before: Baseline::default(),
             times: room_for(64),
         };
         lateness.read_run_queue_wait();
@@ -93,9 +103,15 @@ impl Lateness {
 
     /// To be called when a look is done, before the wait for the next.
     pub(crate) fn begin_wait(&mut self, looked_ns: u64, times: &[(Unit, ThreadTimes)]) {
-        self.before = ProcessClocks::now();
-        self.runs = self.own_runs();
-        self.looked_ns = looked_ns;
+        if self.before.waits.is_multiple_of(BASELINE_WAITS) {
+            self.before = Baseline {
+                at_ns: looked_ns,
+                clocks: ProcessClocks::now(),
+                runs: self.own_runs(),
+                waits: 0,
+            };
+        }
+        self.before.waits += 1;
         self.times.clear();
         self.times.extend_from_slice(times);
     }
@@ -110,6 +126,7 @@ impl Lateness {
     ) -> u64 {
         let Some(planned_ns) = planned_ns else {
             // It was woken, whenever that was.
+            self.before.waits = 0;
             self.read_run_queue_wait();
             return 0;
         };
@@ -119,18 +136,26 @@ impl Lateness {
             return 0;
         }
         let now = ProcessClocks::now();
-        let earlier_ns = planned_ns.saturating_sub(self.looked_ns);
+        let Baseline {
+            at_ns,
+            clocks,
+            runs,
+            waits,
+        } = self.before;
+        let earlier_ns = planned_ns.saturating_sub(at_ns);
+        // All but the last wait have ended as they should, each with one run.
+        let runs = runs.map(|runs| runs + waits.saturating_sub(1));
         let (woken, slept_on) = self.sleepers(times);
         let evidence = Evidence {
             late_ns,
             waited_ns: self.read_run_queue_wait(),
-            cpu_ns: now.cpu_ns.saturating_sub(self.before.cpu_ns),
+            cpu_ns: now.cpu_ns.saturating_sub(clocks.cpu_ns),
             earlier_ns: earlier_ns.saturating_mul(self.cpus),
             runs: self
                 .own_runs()
-                .zip(self.runs)
+                .zip(runs)
                 .map(|(now, before)| now.saturating_sub(before)),
-            suspended_ns: now.suspended_ns.saturating_sub(self.before.suspended_ns),
+            suspended_ns: now.suspended_ns.saturating_sub(clocks.suspended_ns),
             woken,
             slept_on,
         };
