@@ -168,11 +168,18 @@ pub mod stacks {
     //! printed, on two cores of a virtual machine:
     //!
     //! ```text
-    //! REPLACE-OUTPUT
+    //! blocked, the watchdog's time a capture: p50 23.1µs, p99 37.2µs, max 651.2µs
+    //! blocked, the thread held up a capture: not at all, it sleeps on
+    //! running, the watchdog's time a capture: p50 16.5µs, p99 147.4µs, max 801.0µs
+    //! running, the thread held up a capture: p50 0.0ns, p99 17.2µs, max 28.0µs
+    //! first stack symbolized: 15.9ms for 17 frames
+    //! the same again: 2.1µs for 17 frames
+    //! memory of debug info and cache: 23116 KiB
+    //! once it is let go: 23116 KiB
     //! ```
     //!
     //! Of a running thread, the time of a capture is that of one look: the copy arrives
-    //! later.
+    //! later. The memory is the whole resident set, most of it pages of the program's file.
     //!
     //! Nothing of this happens while nothing is stuck, but that the unwind tables are
     //! taken in as the watchdog starts, and an index of the executable's debug info.
