@@ -49,6 +49,7 @@ mod delivery;
 mod detector;
 pub mod docs;
 mod driven;
+mod ending;
 mod error;
 mod escape;
 mod events;

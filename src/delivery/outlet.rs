@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
 use std::sync::atomic::{AtomicBool, AtomicU8};
 use std::sync::{Arc, OnceLock};
 use std::thread::ThreadId;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
 
@@ -14,6 +14,7 @@ use crate::delivery::event_buffer::EventBuffer;
 use crate::delivery::known::{Known, KnownStalls};
 use crate::delivery::sinks::Sink;
 use crate::delivery::{Message, QUEUE};
+use crate::ending::Ending;
 use crate::error::Error;
 use crate::os::AutoResetEvent;
 use crate::room::room_for;
@@ -38,8 +39,7 @@ pub(super) struct Outlet {
     stopping: AtomicBool,
     /// Whether something is being delivered, and whether nothing may be any more.
     gate: Gate,
-    over: AtomicBool,
-    ended: AutoResetEvent,
+    ending: Ending,
     thread: OnceLock<ThreadId>,
 }
 
@@ -55,8 +55,7 @@ impl Outlet {
             changed: AutoResetEvent::new(),
             stopping: AtomicBool::new(false),
             gate: Gate::default(),
-            over: AtomicBool::new(false),
-            ended: AutoResetEvent::new(),
+            ending: Ending::new(),
             thread: OnceLock::new(),
         });
         let worker = Worker {
@@ -94,14 +93,7 @@ impl Outlet {
         if self.thread.get() == Some(&std::thread::current().id()) {
             return;
         }
-        let start = Instant::now();
-        while !self.over.load(Acquire) {
-            let left = at_most.saturating_sub(start.elapsed());
-            if left.is_zero() {
-                return;
-            }
-            self.ended.wait(Some(left));
-        }
+        self.ending.wait(at_most);
     }
 
     /// Has nothing delivered from now on; a callback that still runs is left behind.
@@ -183,8 +175,7 @@ impl Worker {
         }
         let sink = &mut self.sink;
         self.outlet.gate.pass(|| sink.finish());
-        self.outlet.over.store(true, Release);
-        self.outlet.ended.set();
+        self.outlet.ending.set();
     }
 
     fn take(&mut self, message: Message) {

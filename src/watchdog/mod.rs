@@ -357,7 +357,7 @@ impl Drop for Watchdog {
         self.shared.stop();
         // A thread that does not end in time is left to end by itself, and a panic in it,
         // which would be a bug of ours, must not become the user's: so it is not joined.
-        self.shared.wait_for_end(LAST_WORDS);
+        self.shared.ending.wait(LAST_WORDS);
         drop(parts.thread);
         parts.task.abort();
         self.shared

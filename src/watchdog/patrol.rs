@@ -7,7 +7,7 @@
 //! [`Investigator`](crate::watchdog::investigator), [`Delivery`](crate::delivery).
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::time::Duration;
 
 use crate::cause::{self, Evidence};
@@ -298,8 +298,6 @@ pub(crate) struct EndGuard(pub(crate) Arc<Shared>);
 
 impl Drop for EndGuard {
     fn drop(&mut self) {
-        // Release: pairs with the acquire in `Shared::wait_for_end`.
-        self.0.over.store(true, Release);
-        self.0.ended.set();
+        self.0.ending.set();
     }
 }

@@ -3,12 +3,12 @@
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
 
 use crossbeam_queue::ArrayQueue;
 
 use crate::delivery::{Delivery, Message};
 use crate::detector::WorkerSeen;
+use crate::ending::Ending;
 use crate::idle;
 use crate::ledger::Ledger;
 use crate::os::AutoResetEvent;
@@ -46,8 +46,7 @@ pub(crate) struct Shared {
     /// Set for either of the two.
     pub(crate) wakes: AutoResetEvent,
     /// The thread that looks has ended.
-    pub(crate) over: AtomicBool,
-    pub(crate) ended: AutoResetEvent,
+    pub(crate) ending: Ending,
     /// All workers are parked, and it sleeps until one wakes.
     pub(crate) asleep: AtomicBool,
     pub(crate) tick_ns: u64,
@@ -95,8 +94,7 @@ impl Shared {
             stop: AtomicBool::new(false),
             look_now: AtomicBool::new(false),
             wakes: AutoResetEvent::new(),
-            over: AtomicBool::new(false),
-            ended: AutoResetEvent::new(),
+            ending: Ending::new(),
             asleep: AtomicBool::new(false),
             tick_ns: settings.tick_ns,
             tolerance_ns: settings.tolerance_ns,
@@ -203,18 +201,6 @@ impl Shared {
 
     pub(crate) fn is_stopped(&self) -> bool {
         self.stop.load(Acquire)
-    }
-
-    /// Waits until the thread that looks has ended, but not longer than this.
-    pub(crate) fn wait_for_end(&self, at_most: Duration) {
-        let start = Instant::now();
-        while !self.over.load(Acquire) {
-            let left = at_most.saturating_sub(start.elapsed());
-            if left.is_zero() {
-                return;
-            }
-            self.ended.wait(Some(left));
-        }
     }
 
     /// The thread that investigates has to take note that this watchdog is gone.
