@@ -524,7 +524,8 @@ impl fmt::Display for Stall {
             self.kind,
             self.duration()
         )?;
-        if self.suspended_ns > 0 {
+        // Less would only distract from what it was.
+        if self.suspended_ns > self.duration_ns / 16 {
             write!(f, ", {:.1?} of it standing still", self.suspended())?;
         }
         match (self.one_poll, self.known_polls) {
