@@ -129,6 +129,18 @@ impl Heard {
     }
 }
 
+/// Two workers, and what is heard of their stalls; not the first of the process.
+fn watched() -> (Runtime, &'static Heard, Watchdog) {
+    let runtime = multi_thread(2);
+    let heard = Heard::new();
+    let watchdog = Watchdog::builder()
+        .on_stall(move |event| heard.hear(event))
+        .start_on(runtime.handle())
+        .unwrap();
+    warm(&runtime);
+    (runtime, heard, watchdog)
+}
+
 fn warm(runtime: &Runtime) {
     for _ in 0..3 {
         let stall = async { std::thread::sleep(ms(60)) };
@@ -142,13 +154,7 @@ fn warm(runtime: &Runtime) {
 /// Has `hold` hold something for two seconds on one worker, while another sleeps for one.
 fn another_is_seen_while(hold: fn()) {
     let _alone = alone();
-    let runtime = multi_thread(2);
-    let heard = Heard::new();
-    let watchdog = Watchdog::builder()
-        .on_stall(move |event| heard.hear(event))
-        .start_on(runtime.handle())
-        .unwrap();
-    warm(&runtime);
+    let (runtime, heard, watchdog) = watched();
     let holder = runtime.spawn(async move { hold() }.watched("holder"));
     std::thread::sleep(ms(200));
     let began_us = heard.now_us();
@@ -192,13 +198,7 @@ fn the_allocators_lock() {
     static HELD: AtomicBool = AtomicBool::new(false);
     static IN_TIME: AtomicBool = AtomicBool::new(false);
     let _alone = alone();
-    let runtime = multi_thread(2);
-    let heard = Heard::new();
-    let watchdog = Watchdog::builder()
-        .on_stall(move |event| heard.hear(event))
-        .start_on(runtime.handle())
-        .unwrap();
-    warm(&runtime);
+    let (runtime, heard, watchdog) = watched();
     // The second task can be queued behind the first, or wait for memory itself.
     for _ in 0..20 {
         GO.store(false, Release);
@@ -262,13 +262,7 @@ fn populated(size: usize) -> usize {
 fn the_memory_maps_lock() {
     const SIZE: usize = 1 << 30;
     let _alone = alone();
-    let runtime = multi_thread(2);
-    let heard = Heard::new();
-    let watchdog = Watchdog::builder()
-        .on_stall(move |event| heard.hear(event))
-        .start_on(runtime.handle())
-        .unwrap();
-    warm(&runtime);
+    let (runtime, heard, watchdog) = watched();
     let took = std::sync::Arc::new(AtomicU64::new(0));
     let taken = std::sync::Arc::clone(&took);
     let unmaps = async move {

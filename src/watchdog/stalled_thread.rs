@@ -30,11 +30,7 @@ impl StalledThread {
                 anchor: told.culprit.and_then(|culprit| culprit.anchor),
                 held: Held::Poll(poll),
             }),
-            (None, Unit::Worker(worker)) => Some(StalledThread {
-                number: runtime.thread_of(worker)?,
-                anchor: None,
-                held: Held::Turn(worker, turn),
-            }),
+            (None, Unit::Worker(worker)) => Self::of_turn(worker, turn, runtime),
             (None, Unit::Thread(_)) => None,
         }
     }
