@@ -462,15 +462,21 @@ fn check(scenarios: &[Scenario], right: impl Fn(&Report) -> bool) {
     let _busy = Busy::new();
     let mut problems = Vec::new();
     for scenario in scenarios {
-        let (mut good, mut missed, mut placed) = (0, 0, 0);
+        let (mut good, mut placed, mut tried) = (0, 0, 0);
         let start = std::time::Instant::now();
-        for number in 0..runs() {
+        // How often a short one is found is chance, and less where both cores are busy:
+        // six in ten of the shortest sleeps.
+        let more = if scenario.is_short { 50 } else { 0 };
+        for number in 0..runs() + more {
+            if number >= runs() && good > 0 {
+                break;
+            }
+            tried += 1;
             let report = run(scenario, number);
+            let may_be_missed = scenario.is_short && report.detection() == Some(Detection::Sleeps);
             if right(&report) {
                 good += 1;
-            } else if scenario.is_short && report.detection() == Some(Detection::Sleeps) {
-                missed += 1;
-            } else {
+            } else if !may_be_missed {
                 problems.push(format!(
                     "{}, run {number}: {:?}",
                     scenario.name,
@@ -485,14 +491,12 @@ fn check(scenarios: &[Scenario], right: impl Fn(&Report) -> bool) {
             });
             placed += usize::from(here);
         }
-        // How often is chance: one in eight where both cores are busy.
-        if missed == runs() {
+        if good == 0 {
             problems.push(format!("{}, never found", scenario.name));
         }
         println!(
-            "{:>20}: {good} of {} right, {placed} with a line, {:.1?}",
+            "{:>20}: {good} of {tried} right, {placed} with a line, {:.1?}",
             scenario.name,
-            runs(),
             start.elapsed()
         );
     }
