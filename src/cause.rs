@@ -38,7 +38,7 @@ impl Judgement {
     pub(crate) fn refined(self, stack: Option<&Stack>) -> Self {
         match (self, stack) {
             (Judgement::Blocked(number), Some(stack))
-                if os::is_futex(number) && trim::waits_for_lock(&stack.frames) =>
+                if os::is_futex(number) && trim::waits_for_lock(stack) =>
             {
                 Judgement::Lock
             }
@@ -102,7 +102,7 @@ fn asleep(how: Option<Doing>) -> Judgement {
 /// As [`Judgement::refined`], of a cause in words.
 pub(crate) fn refine(cause: Cause, stack: &Stack) -> Cause {
     match cause {
-        Cause::Blocked { syscall } if syscall == "futex" && trim::waits_for_lock(&stack.frames) => {
+        Cause::Blocked { syscall } if syscall == "futex" && trim::waits_for_lock(stack) => {
             Cause::Lock
         }
         other => other,

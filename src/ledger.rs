@@ -42,10 +42,11 @@ impl Ledger {
             .position(|other| other.id() == stall.id())
         {
             let before = self.ongoing.swap_remove(at);
-            stall.stack = stall.stack.or(before.stack);
+            stall.stack = Stack::better(before.stack, stall.stack);
         }
         if let Some(at) = self.early.iter().position(|(id, _)| *id == stall.id()) {
-            stall.stack = self.early.remove(at).map(|(_, stack)| stack);
+            let early = self.early.remove(at).map(|(_, stack)| stack);
+            stall.stack = Stack::better(stall.stack.take(), early);
         }
         stall.refine_cause();
         if event.phase != Phase::Ended {
@@ -68,7 +69,7 @@ impl Ledger {
         // The latest are at the end.
         let stalls = self.ongoing.iter_mut().chain(self.over.iter_mut().rev());
         if let Some(stall) = stalls.into_iter().find(|stall| stall.id() == id) {
-            stall.stack = Some(stack.clone());
+            stall.stack = Stack::better(stall.stack.take(), Some(stack.clone()));
             stall.refine_cause();
             return;
         }
@@ -207,7 +208,7 @@ mod tests {
             }]
             .into(),
             culprit: Some(0),
-            leaf: None,
+            ..Stack::default()
         }
     }
 
@@ -236,6 +237,34 @@ mod tests {
         ledger.enter(&event(1, Phase::Escalated));
         ledger.enter(&event(1, Phase::Ended));
         assert_eq!(ledger.stalls()[0].stack(), Some(&stack(2)));
+    }
+
+    #[test]
+    fn a_later_stack_without_a_place_replaces_none_that_has_one() {
+        let placeless = Stack {
+            culprit: None,
+            ..stack(2)
+        };
+        let mut ledger = Ledger::default();
+        ledger.enter(&event(1, Phase::Started));
+        ledger.attach(StallId(1), &placeless);
+        assert_eq!(
+            ledger.ongoing()[0].stack(),
+            Some(&placeless),
+            "better than none"
+        );
+        ledger.attach(StallId(1), &stack(1));
+        ledger.attach(StallId(1), &placeless);
+        assert_eq!(ledger.ongoing()[0].stack(), Some(&stack(1)), "attached");
+        let mut ended = event(1, Phase::Ended);
+        ended.stall.stack = Some(placeless.clone());
+        ledger.enter(&ended);
+        assert_eq!(ledger.stalls()[0].stack(), Some(&stack(1)), "entered");
+        ledger.attach(StallId(2), &placeless);
+        let mut started = event(2, Phase::Started);
+        started.stall.stack = Some(stack(1));
+        ledger.enter(&started);
+        assert_eq!(ledger.ongoing()[0].stack(), Some(&stack(1)), "early");
     }
 
     #[test]

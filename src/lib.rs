@@ -41,6 +41,7 @@
 //! From a symptom to its fix, in one of five real systems: [`docs::walkthrough`].
 
 mod advice;
+mod async_name;
 mod audit;
 mod blocking;
 mod cause;
@@ -54,6 +55,7 @@ mod error;
 mod escape;
 mod events;
 mod explain;
+mod function_name;
 mod health;
 mod histogram;
 pub mod hooks;
@@ -64,9 +66,11 @@ mod limit;
 mod live;
 mod local;
 mod os;
+mod owner;
 mod pending;
 #[cfg(test)]
 mod pending_tests;
+mod place;
 mod pool;
 mod probes;
 mod recorder;
@@ -80,6 +84,7 @@ mod severity;
 mod slot;
 #[cfg(test)]
 mod slot_tests;
+mod source;
 mod stall;
 mod stock;
 mod supply;

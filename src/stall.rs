@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::advice::{self, Advice};
 use crate::escape::part;
+use crate::function_name;
+use crate::owner;
 use crate::registry::{LabelId, registry};
 use crate::report::Confidence;
 use crate::severity::Severity;
@@ -198,6 +200,12 @@ pub struct Frame {
     pub(crate) module: Option<Arc<str>>,
     pub(crate) build_id: Option<Arc<str>>,
     pub(crate) address: u64,
+    /// Where it has no name of its own: the function that it is in, or that awaits it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) within: Option<Arc<str>>,
+    /// And the function around its line, as the source has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) in_source: Option<Arc<str>>,
 }
 
 impl Frame {
@@ -207,10 +215,36 @@ impl Frame {
     }
 
     /// The function's path without closures and generic arguments.
+    ///
+    /// Debug info of line tables leaves some without a path. A library's function then has
+    /// that of its file before it, `serde_json::ser::to_writer`. The body of an `async fn`
+    /// has the path that its future's type has, or the name that its source has around
+    /// this line, where the source is at hand and no newer than the program; else it is an
+    /// `async block in` the function that awaits it.
     pub fn short_function(&self) -> String {
-        self.function
-            .as_deref()
-            .map_or_else(|| "?".to_owned(), crate::trim::short)
+        match &self.in_source {
+            Some(name) => name.to_string(),
+            None => self.name_in_debug_info(),
+        }
+    }
+
+    /// The same, without what was read from source: equal wherever the program runs.
+    pub(crate) fn name_in_debug_info(&self) -> String {
+        let Some(function) = self.function.as_deref() else {
+            return "?".to_owned();
+        };
+        let short = function_name::short(function);
+        if let Some(within) = &self.within {
+            return format!("{short} in {within}");
+        }
+        let is_librarys = self.file.as_deref().is_some_and(owner::is_library_path);
+        if is_librarys
+            && !short.contains("::")
+            && let Some(module) = function_name::module(self)
+        {
+            return format!("{module}::{short}");
+        }
+        short
     }
 
     /// The short function as it is shown.
@@ -299,6 +333,17 @@ pub struct Stack {
     pub(crate) frames: Arc<[Frame]>,
     pub(crate) culprit: Option<usize>,
     pub(crate) leaf: Option<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) called_from: Option<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) on_behalf_of: Option<Arc<str>>,
+    /// Which of them are the user's, by the settings of the watchdog that took it.
+    #[serde(default, skip_serializing_if = "no_users")]
+    pub(crate) users: Arc<[usize]>,
+}
+
+fn no_users(users: &Arc<[usize]>) -> bool {
+    users.is_empty()
 }
 
 impl fmt::Display for Stack {
@@ -317,9 +362,55 @@ impl Stack {
         &self.frames
     }
 
-    /// The innermost function of the user's own code.
+    /// What to blame: the function that holds the thread up.
+    ///
+    /// It is the innermost function of the user's own code that computes, or that calls
+    /// what takes so long. Where the user's code only awaits a library's work, or has
+    /// returned before it, it is the outermost function of that library which names the
+    /// work, such as `axum::json::into_response`; see [`called_from`](Stack::called_from)
+    /// and [`on_behalf_of`](Stack::on_behalf_of). Whose a function is:
+    /// [`Builder::user_code`](crate::Builder::user_code).
     pub fn culprit(&self) -> Option<&Frame> {
         self.frames.get(self.culprit?)
+    }
+
+    /// The line of the user that awaits it, where the [culprit](Stack::culprit) is a
+    /// library's.
+    pub fn called_from(&self) -> Option<&Frame> {
+        self.frames.get(self.called_from?)
+    }
+
+    /// The user's handler or task that a library works for, by the types on the stack,
+    /// where no line of the user's is left on it.
+    pub fn on_behalf_of(&self) -> Option<&str> {
+        self.on_behalf_of.as_deref()
+    }
+
+    /// The later of two of one stall, unless it shows no place and the earlier does.
+    pub(crate) fn better(earlier: Option<Self>, later: Option<Self>) -> Option<Self> {
+        match (earlier, later) {
+            (Some(earlier), Some(later)) if later.culprit.is_none() => {
+                Some(if earlier.culprit.is_some() {
+                    earlier
+                } else {
+                    later
+                })
+            }
+            (earlier, later) => later.or(earlier),
+        }
+    }
+
+    /// Whether this function of it is the user's.
+    pub(crate) fn is_users(&self, at: usize) -> bool {
+        self.users.contains(&at)
+    }
+
+    /// For what: the user's line, or handler, that a library works for; as it is shown.
+    pub(crate) fn for_whom(&self) -> Option<String> {
+        let line = self
+            .called_from()
+            .map(|frame| format!("called from {}", frame.short()));
+        line.or_else(|| Some(format!("for {}", part(self.on_behalf_of()?))))
     }
 
     /// Whether most functions have names: a stripped program's do not, only those of
@@ -337,7 +428,8 @@ impl Stack {
         }
     }
 
-    /// What the culprit called, like `std::fs::read`.
+    /// What the culprit called, like `std::fs::read`; where the culprit is a library's,
+    /// the library that did the work for it, like `serde_json::ser::to_writer`.
     pub fn leaf(&self) -> Option<&Frame> {
         self.frames.get(self.leaf?)
     }
@@ -501,8 +593,11 @@ impl Stall {
 
     /// By what stalls are counted together, as it is shown.
     pub(crate) fn culprit_name(&self) -> String {
-        if let Some(culprit) = self.stack().and_then(Stack::culprit) {
-            return culprit.short();
+        if let Some(stack) = self.stack()
+            && let Some(culprit) = stack.culprit()
+        {
+            let whom = stack.for_whom().map(|whom| format!(", {whom}"));
+            return culprit.short() + &whom.unwrap_or_default();
         }
         match (&self.task, self.worker) {
             (Some(task), _) => match &task.location {
@@ -548,6 +643,9 @@ impl fmt::Display for Stall {
             write!(f, " at {}", culprit.short())?;
             if let Some(leaf) = self.stack().and_then(Stack::leaf) {
                 write!(f, " ({})", leaf.shown_function())?;
+            }
+            if let Some(whom) = self.stack().and_then(Stack::for_whom) {
+                write!(f, ", {whom}")?;
             }
         } else if let Some(location) = self.task().and_then(Task::location) {
             write!(f, " (future made at {location})")?;

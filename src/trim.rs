@@ -1,67 +1,26 @@
-//! Which function on a stack is the user's, and what it called: pure functions of frames.
+//! What a stack shows of its thread: pure functions of frames.
 
+use crate::async_name;
+use crate::owner::Ownership;
+use crate::place::{self, PlaceKind};
 use crate::stall::{Frame, Stack};
 
-/// Crates whose functions are not the user's, where a path does not tell.
-const HIDDEN_CRATES: [&str; 13] = [
-    "std",
-    "core",
-    "alloc",
-    "hashbrown",
-    "tokio",
-    "tokio_util",
-    "futures",
-    "futures_core",
-    "futures_util",
-    "tracing",
-    "hyper",
-    "tower",
-    "stallscope",
-];
-
-/// Parts of paths below which libraries lie: the standard library as it was built,
-/// what it is built on, the same from source, crates from a registry, crates from git.
-const HIDDEN_PATHS: [&str; 6] = [
-    "/rustc/",
-    "/rust/deps/",
-    "/rustlib/src/",
-    "library/std/",
-    "/registry/src/",
-    "/git/checkouts/",
-];
-
-/// This crate's own files, wherever it lies; not its examples and tests.
-const OWN_PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/");
-
-/// Indices into a stack, the innermost first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Trimmed {
-    /// The innermost function of the user.
-    pub(crate) culprit: Option<usize>,
-    /// What it called.
-    pub(crate) leaf: Option<usize>,
-}
-
-/// Finds culprit and leaf.
-pub(crate) fn trim(frames: &[Frame]) -> Trimmed {
-    let culprit = frames.iter().position(is_users);
-    let leaf = culprit
-        .and_then(|culprit| culprit.checked_sub(1))
-        .filter(|leaf| {
-            frames
-                .get(*leaf)
-                .is_some_and(|frame| frame.function.is_some())
-        });
-    Trimmed { culprit, leaf }
-}
-
-/// A stack of these functions, with culprit and leaf found.
-pub(crate) fn stack_of(frames: Vec<Frame>) -> Stack {
-    let Trimmed { culprit, leaf } = trim(&frames);
+/// A stack of these functions, with names completed and its place found.
+pub(crate) fn stack_of(mut frames: Vec<Frame>, ownership: &Ownership) -> Stack {
+    async_name::complete(&mut frames);
+    let place = place::place(&frames, ownership);
+    let on_behalf_of = place
+        .filter(|place| place.kind == PlaceKind::Librarys && place.called_from.is_none())
+        .and_then(|place| async_name::on_behalf_of(&frames[place.frame..]));
     Stack {
+        culprit: place.map(|place| place.frame),
+        leaf: place.and_then(|place| place.leaf),
+        called_from: place.and_then(|place| place.called_from),
+        on_behalf_of: on_behalf_of.map(Into::into),
+        users: (0..frames.len())
+            .filter(|at| ownership.is_users(&frames[*at]))
+            .collect(),
         frames: frames.into(),
-        culprit,
-        leaf,
     }
 }
 
@@ -98,7 +57,7 @@ pub(crate) fn passes_panic(frames: &[Frame]) -> bool {
 }
 
 /// Whether the thread waits for a mutex or the like, and not for something else on a futex.
-pub(crate) fn waits_for_lock(frames: &[Frame]) -> bool {
+pub(crate) fn waits_for_lock(stack: &Stack) -> bool {
     const LOCKS: [&str; 10] = [
         "Mutex",
         "mutex",
@@ -112,125 +71,16 @@ pub(crate) fn waits_for_lock(frames: &[Frame]) -> bool {
         "ReentrantLock",
     ];
     const NO_LOCKS: [&str; 3] = ["Condvar", "condvar", "pthread_cond"];
-    let culprit = trim(frames).culprit.unwrap_or(frames.len());
-    let mut names = frames
+    let called = stack.culprit.unwrap_or(stack.frames.len());
+    let mut names = stack
+        .frames
         .iter()
-        .take(culprit)
+        .take(called)
         .flat_map(|frame| [frame.function.as_deref(), frame.file.as_deref()])
         .flatten();
     let any = |name: &str, parts: &[&str]| parts.iter().any(|part| name.contains(part));
     // A condition variable has its mutex on the stack, too.
     names.clone().all(|name| !any(name, &NO_LOCKS)) && names.any(|name| any(name, &LOCKS))
-}
-
-/// Whether a function is this crate's.
-pub(crate) fn is_own(frame: &Frame) -> bool {
-    match frame.file.as_deref() {
-        Some(file) => file.starts_with(OWN_PATH),
-        None => crate_of(frame.function.as_deref().unwrap_or("")) == "stallscope",
-    }
-}
-
-pub(crate) fn is_users(frame: &Frame) -> bool {
-    let function = frame.function.as_deref().unwrap_or("");
-    match frame.file.as_deref() {
-        Some(file) => {
-            // Inlined functions have bare names: the file must tell.
-            file.ends_with(".rs")
-                && !file.starts_with(OWN_PATH)
-                && !HIDDEN_PATHS.iter().any(|part| file.contains(part))
-        }
-        None => {
-            let krate = crate_of(function);
-            !krate.is_empty() && !HIDDEN_CRATES.contains(&krate)
-        }
-    }
-}
-
-/// The crate of a function's path, or of the type whose method it is; empty for a C function.
-fn crate_of(function: &str) -> &str {
-    let start = function.trim_start_matches(['<', '&', '*', ' ', '(', '[']);
-    let start = ["dyn ", "mut ", "const "]
-        .into_iter()
-        .find_map(|word| start.strip_prefix(word))
-        .unwrap_or(start);
-    let end = start
-        .find(|c: char| !(c.is_alphanumeric() || c == '_'))
-        .unwrap_or(start.len());
-    let (krate, rest) = start.split_at(end);
-    // `crate::path`, or with a disambiguator `crate[hash]::path`.
-    if rest.starts_with("::") || rest.starts_with('[') {
-        krate
-    } else {
-        ""
-    }
-}
-
-/// A function's name for people: without closures and generic arguments.
-pub(crate) fn short(function: &str) -> String {
-    let mut text = String::with_capacity(function.len());
-    let mut rest = function;
-    // `<a::B as c::D>::e` is read `a::B::e`.
-    if let Some(inner) = rest.strip_prefix('<')
-        && let Some((of, method)) = split_at_close(inner)
-    {
-        let of = of.split(" as ").next().unwrap_or(of);
-        text.push_str(&without_arguments(of));
-        rest = method;
-    }
-    text.push_str(&without_arguments(rest));
-    without_closures(&text)
-}
-
-/// Without the segments of a path that the compiler made up, like `{{closure}}`.
-fn without_closures(text: &str) -> String {
-    let named: Vec<&str> = text
-        .split("::")
-        .filter(|segment| !segment.starts_with('{'))
-        .collect();
-    match (named.is_empty(), text.starts_with("{async")) {
-        (false, _) => named.join("::"),
-        // An inlined one has no more to its name.
-        (true, true) => "async block".to_owned(),
-        (true, false) => "closure".to_owned(),
-    }
-}
-
-/// Splits at the `>` that closes what is open at the beginning.
-fn split_at_close(text: &str) -> Option<(&str, &str)> {
-    let mut depth = 1;
-    for (at, c) in text.char_indices() {
-        match c {
-            '<' => depth += 1,
-            '>' if !text.get(..at)?.ends_with('-') => depth -= 1,
-            _ => {}
-        }
-        if depth == 0 {
-            return Some((text.get(..at)?, text.get(at + 1..)?));
-        }
-    }
-    None
-}
-
-fn without_arguments(text: &str) -> String {
-    let mut depth = 0_u32;
-    let mut kept = String::with_capacity(text.len());
-    let mut before = ' ';
-    for c in text.chars() {
-        match c {
-            '<' => {
-                if depth == 0 && kept.ends_with("::") {
-                    kept.truncate(kept.len() - 2);
-                }
-                depth += 1;
-            }
-            '>' if before != '-' => depth = depth.saturating_sub(1),
-            _ if depth == 0 => kept.push(c),
-            _ => {}
-        }
-        before = c;
-    }
-    kept
 }
 
 #[cfg(test)]
@@ -295,72 +145,6 @@ mod tests {
     }
 
     #[test]
-    fn the_users_innermost_function_and_what_it_called() {
-        let own = format!("{OWN_PATH}watched.rs");
-        let with_files = [
-            frame(
-                "clock_nanosleep",
-                "./time/../sysdeps/unix/clock_nanosleep.c",
-            ),
-            frame("sleep", "/rustc/abc/library/std/src/thread/mod.rs"),
-            frame(
-                "hashbrown::raw::drop",
-                "/rust/deps/hashbrown-0.16.1/src/raw/mod.rs",
-            ),
-            frame("app::work::{{closure}}", "/home/me/app/src/main.rs"),
-            frame("<stallscope::watched::Watched<F> as Future>::poll", &own),
-            frame(
-                "poll",
-                "/home/me/.cargo/registry/src/index/tokio-1.54.1/src/core.rs",
-            ),
-            frame("app::main", "/home/me/app/src/main.rs"),
-        ];
-        let expected = Trimmed {
-            culprit: Some(3),
-            leaf: Some(2),
-        };
-        assert_eq!(trim(&with_files), expected);
-        let without = with_files.map(|frame| Frame {
-            file: None,
-            ..frame
-        });
-        assert_eq!(trim(&without).culprit, Some(3), "by name alone");
-        assert_eq!(trim(&[]), Trimmed::default());
-    }
-
-    #[test]
-    fn crates_of_functions() {
-        for (function, expected) in [
-            ("std::thread::sleep", "std"),
-            ("<core::pin::Pin<P> as core::future::Future>::poll", "core"),
-            ("<&mut alloc::vec::Vec<T> as a::B>::c", "alloc"),
-            ("<dyn app::Job as app::Run>::run", "app"),
-            ("app[1234]::main", "app"),
-            ("__libc_start_main", ""),
-            ("", ""),
-        ] {
-            let function = function.replace("&mut ", "&");
-            assert_eq!(crate_of(&function), expected, "{function}");
-        }
-    }
-
-    #[test]
-    fn short_names() {
-        for (function, expected) in [
-            ("app::work::{{closure}}", "app::work"),
-            ("<app::Store as app::Save<T>>::save", "app::Store::save"),
-            ("core::ptr::read::<app::X<u8>>", "core::ptr::read"),
-            ("app::call::<fn() -> u8>::now", "app::call::now"),
-            ("app::main", "app::main"),
-            ("app::main::{async_block#1}", "app::main"),
-            ("{async_block#1}", "async block"),
-            ("{{closure}}", "closure"),
-        ] {
-            assert_eq!(short(function), expected);
-        }
-    }
-
-    #[test]
     fn locks_are_told_from_other_waits() {
         let std = "/rustc/abc/library/std/src/sys/sync";
         let lock = [
@@ -368,12 +152,13 @@ mod tests {
             frame("lock_contended", &format!("{std}/mutex/futex.rs")),
             frame("app::work", "/app/src/main.rs"),
         ];
-        assert!(waits_for_lock(&lock));
+        let stack = |frames: [Frame; 3]| stack_of(frames.to_vec(), &Ownership::default());
+        assert!(waits_for_lock(&stack(lock)));
         let condvar = [
             frame("syscall", ""),
             frame("wait", &format!("{std}/condvar/futex.rs")),
             frame("app::mutex_owner", "/app/src/main.rs"),
         ];
-        assert!(!waits_for_lock(&condvar));
+        assert!(!waits_for_lock(&stack(condvar)));
     }
 }

@@ -183,6 +183,7 @@ mod tests {
             frames: [frame(called), frame("app::handler")].into(),
             culprit: Some(1),
             leaf: Some(0),
+            ..Stack::default()
         }
     }
 

@@ -13,6 +13,7 @@ use crate::health::Health;
 use crate::histogram::{Histogram, Summary};
 use crate::ledger::Ledger;
 use crate::os::{self, Doing, ModuleFile, Symbolizer};
+use crate::owner::Ownership;
 use crate::registry::{lock, registry};
 use crate::report::{self, Report, SCHEMA_VERSION, TaskPolls};
 use crate::slot::Seq;
@@ -126,7 +127,7 @@ impl<'a> Findings<'a> {
         let frames = lock(&SYMBOLIZER)
             .get_or_insert_default()
             .symbolize(addresses, modules);
-        Some(trim::stack_of(frames))
+        Some(trim::stack_of(frames, &Ownership::default()))
     }
 
     fn judge(&mut self, noted: &Noted) {

@@ -6,9 +6,9 @@ use std::time::Duration;
 use crate::advice;
 use crate::blocking::{Blocking, Detection};
 use crate::escape::part;
+use crate::owner;
 use crate::report::{Report, Short};
 use crate::stall::{Cause, Frame, Stack, Stall};
-use crate::trim;
 
 /// Findings beyond these are only counted.
 const MAX_SHOWN: usize = 5;
@@ -262,6 +262,9 @@ fn tell_place(text: &mut String, stack: Option<&Stack>, made: Option<&crate::sta
             if let Some(leaf) = stack.and_then(Stack::leaf) {
                 let _ = write!(text, " ({})", leaf.shown_function());
             }
+            if let Some(whom) = stack.and_then(Stack::for_whom) {
+                let _ = write!(text, ", {whom}");
+            }
         }
         (None, Some(made)) => {
             let _ = write!(text, "\n  where  in the future made at {made}");
@@ -277,10 +280,12 @@ fn tell_stack(text: &mut String, stack: Option<&Stack>) {
     let users = stack
         .frames
         .iter()
+        .enumerate()
         .skip(culprit)
         // What is further out has polled the audited future.
-        .take_while(|frame| !trim::is_own(frame))
-        .filter(|frame| trim::is_users(frame));
+        .take_while(|(_, frame)| !owner::is_own(frame))
+        .filter(|(at, _)| *at == culprit || stack.is_users(*at))
+        .map(|(_, frame)| frame);
     let mut shown: Vec<&Frame> = Vec::new();
     for frame in users {
         // An async function and the blocks in it are functions of one name.

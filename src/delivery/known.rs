@@ -62,9 +62,7 @@ impl KnownStalls {
         known.one_poll = finding.one_poll;
         known.polls = finding.polls;
         known.stacks_coming += i64::from(finding.stacks_coming);
-        if finding.stack.is_some() {
-            known.stack = finding.stack;
-        }
+        known.stack = Stack::better(known.stack.take(), finding.stack);
     }
 
     /// What the thread that looks could see, until more is found out.
@@ -79,9 +77,7 @@ impl KnownStalls {
     pub(super) fn add_stack(&mut self, id: StallId, stack: Option<Stack>) {
         let known = self.of(id);
         known.stacks_coming -= 1;
-        if stack.is_some() {
-            known.stack = stack;
-        }
+        known.stack = Stack::better(known.stack.take(), stack);
     }
 
     /// Where this stall is, or belongs.
@@ -154,6 +150,24 @@ mod tests {
         stalls.add(finding(7, 1));
         assert!(!is_waiting(&stalls, 7));
         assert!(stalls.get(StallId(7)).unwrap().stack.is_some());
+    }
+
+    #[test]
+    fn a_later_stack_without_a_place_replaces_none_that_has_one() {
+        let placed = Stack {
+            culprit: Some(0),
+            ..Stack::default()
+        };
+        let mut stalls = KnownStalls::new();
+        let id = StallId(7);
+        stalls.add_stack(id, Some(placed.clone()));
+        stalls.add_stack(id, Some(Stack::default()));
+        assert_eq!(stalls.get(id).unwrap().stack, Some(placed.clone()));
+        stalls.add(Finding {
+            stack: Some(Stack::default()),
+            ..finding(7, 0)
+        });
+        assert_eq!(stalls.get(id).unwrap().stack, Some(placed));
     }
 
     #[test]

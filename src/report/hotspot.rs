@@ -9,7 +9,7 @@ use crate::advice::{self, Advice};
 use crate::escape::part;
 use crate::histogram::{Histogram, Summary};
 use crate::report::SeverityCounts;
-use crate::stall::{Cause, Location, Stack, Stall, StallKind};
+use crate::stall::{Cause, Frame, Location, Stack, Stall, StallKind};
 
 /// How many names of tasks are kept of one finding.
 pub(super) const MAX_TASKS: usize = 32;
@@ -25,12 +25,20 @@ pub struct Fingerprint(String);
 
 impl Fingerprint {
     pub(crate) fn of(stall: &Stall) -> Self {
-        let culprit = stall.stack().and_then(Stack::culprit);
+        let stack = stall.stack();
+        let culprit = stack.and_then(Stack::culprit);
         let of = match (culprit, stall.task(), stall.worker()) {
             (Some(frame), _, _) => {
                 let file = frame.file().and_then(|file| file.rsplit('/').next());
                 let file = part(file.unwrap_or_default());
-                format!("{} {file}", frame.shown_function())
+                // Not by what the source says: it is not where the program runs next.
+                let name = frame.name_in_debug_info();
+                // A library's function is called from many places, to be mended each.
+                let caller = stack.and_then(Stack::called_from);
+                let whom = caller.map(Frame::name_in_debug_info);
+                let whom = whom.as_deref().or_else(|| stack?.on_behalf_of());
+                let whom = whom.map_or_else(String::new, |whom| format!(" for {}", part(whom)));
+                format!("{} {file}{whom}", part(&name))
             }
             (None, Some(task), _) => format!("task {}", part(task.name())),
             (None, None, Some(worker)) => format!("worker {worker}"),

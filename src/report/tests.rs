@@ -111,6 +111,8 @@ pub(super) fn stack(callee: &str, function: &str, line: u32) -> Option<Stack> {
         .into(),
         culprit: Some(1),
         leaf: Some(0),
+        users: [1, 2].into(),
+        ..Stack::default()
     })
 }
 
@@ -420,8 +422,7 @@ fn stripped() -> Stack {
             bare("shop", 0x1f),
         ]
         .into(),
-        culprit: None,
-        leaf: None,
+        ..Stack::default()
     }
 }
 

@@ -7,7 +7,6 @@ use serde_json::json;
 use crate::escape::{self, part};
 use crate::report::Report;
 use crate::stall::{Frame, Stack, Stall};
-use crate::trim;
 
 impl Report {
     /// Stacks as flame graph tools read them: `outer;inner weight`, a line each.
@@ -76,8 +75,7 @@ pub(crate) fn path_of_users(stack: &Stack) -> impl Iterator<Item = String> {
     // Without symbols nobody knows whose functions they are.
     let shows_all = stack.culprit.is_none() && !stack.has_names();
     let frames = stack.frames().iter().enumerate().rev();
-    let shown =
-        frames.filter(move |(at, frame)| shows_all || *at <= culprit || trim::is_users(frame));
+    let shown = frames.filter(move |(at, _)| shows_all || *at <= culprit || stack.is_users(*at));
     let mut before = None;
     shown.filter_map(move |(_, frame)| {
         let name = name(frame);

@@ -11,6 +11,7 @@ use crate::delivery::OnStall;
 use crate::error::Error;
 use crate::hooks;
 use crate::os::{self, DEFAULT_SIGNAL, SignalUse};
+use crate::owner::Ownership;
 use crate::registry::Timing;
 use crate::severity::Thresholds;
 use crate::stall::StallEvent;
@@ -68,6 +69,7 @@ pub struct Builder {
     pub(crate) signal: Option<i32>,
     signal_chosen: bool,
     pub(crate) short_slices: bool,
+    pub(crate) ownership: Ownership,
     pub(crate) on_stall: Vec<OnStall>,
 }
 
@@ -83,6 +85,7 @@ impl fmt::Debug for Builder {
             .field("stacks", &self.stacks)
             .field("signal", &self.signal)
             .field("short_slices", &self.short_slices)
+            .field("ownership", &self.ownership)
             .field("on_stall", &self.on_stall.len())
             .finish()
     }
@@ -101,6 +104,7 @@ impl Builder {
             signal: Some(DEFAULT_SIGNAL),
             signal_chosen: false,
             short_slices: false,
+            ownership: Ownership::default(),
             on_stall: Vec::new(),
         }
     }
@@ -225,6 +229,50 @@ impl Builder {
         self
     }
 
+    /// Code that is the user's, though its place or name speaks for a library. Each call of
+    /// this adds some.
+    ///
+    /// A crate by its name, `our-store`, or part of the path of its source files, in whole
+    /// folders: `/build/ours/`, `crates/store/`, or a file, `src/generated.rs`. A path is
+    /// compared with what the compiler wrote into the debug info, see
+    /// [`Frame::file`](crate::Frame::file); without debug info there is none, and only
+    /// crates' names count.
+    ///
+    /// Whose a function is decides which one of a stack is
+    /// [blamed](crate::Stack::culprit). By default all Rust code is the user's but: the
+    /// standard library, crates from a registry or from git, what lies below `vendor`,
+    /// `third_party`, `third-party` or `external` as crates do (with a folder `src`, or a
+    /// version), and in Nix's and Guix's store; without paths, some 200 crates that are
+    /// known by name. Of several that fit, the longest decides; of two as long, this.
+    ///
+    /// It is decided when a stack is taken, and kept with the stall: a report that is read
+    /// elsewhere says the same.
+    ///
+    /// # Examples
+    /// A crate of one's own from a private registry, and one of somebody else in the
+    /// workspace:
+    /// ```
+    /// let builder = stallscope::Watchdog::builder()
+    ///     .user_code(["our-store"])
+    ///     .library_code(["crates/forked-client/"]);
+    /// # drop(builder);
+    /// ```
+    ///
+    /// # Errors
+    /// [`start`](Builder::start) refuses what is neither a crate's name nor a path of whole
+    /// folders, what is in both of the two, and more than 256.
+    pub fn user_code(mut self, code: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.ownership.add_users(code);
+        self
+    }
+
+    /// Code that is not the user's, though nothing speaks for a library: generated,
+    /// vendored, or another team's. As [`user_code`](Builder::user_code).
+    pub fn library_code(mut self, code: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.ownership.add_libraries(code);
+        self
+    }
+
     /// Calls `callback` with each event of each stall. Each call of this adds a callback.
     ///
     /// Each callback has a thread of its own, which calls it with one event at a time, in
@@ -310,6 +358,7 @@ impl Builder {
 
     fn check(&self) -> Result<(), Error> {
         self.thresholds.check()?;
+        self.ownership.check()?;
         let tick = self.tick_or_default();
         if tick < MIN_TICK {
             return Err(Error::config(

@@ -44,6 +44,48 @@ fn bad_settings_are_named_with_the_remedy() {
 }
 
 #[test]
+fn code_is_named_by_crates_or_whole_folders() {
+    for bad in [
+        "",
+        " ",
+        "our store",
+        "a::b",
+        "/",
+        "/app",
+        "src/li",
+        " src/",
+        "src/\n/",
+        "\n",
+    ] {
+        for (field, builder) in [
+            ("user_code", Builder::new().user_code([bad])),
+            ("library_code", Builder::new().library_code(["serde", bad])),
+        ] {
+            let text = problem(builder);
+            let named = text.contains(&format!("`{field}`")) && text.contains("whole folders");
+            assert!(named && !text.contains('\n'), "{bad:?}: {text}");
+        }
+    }
+    let both = Builder::new().user_code(["our-store"]);
+    let text = problem(both.library_code(["our_store"]));
+    assert!(
+        text.contains("`user_code`") && text.contains("`library_code`"),
+        "{text}"
+    );
+    let text = problem(Builder::new().library_code((0..257).map(|n| format!("c{n}"))));
+    assert!(text.contains("257") && text.contains("directory"), "{text}");
+    let good = [
+        "our-store",
+        "our_app",
+        "/app/",
+        "crates/x/",
+        "/src/generated.rs",
+        "a/b/",
+    ];
+    Builder::new().user_code(good).check().unwrap();
+}
+
+#[test]
 fn only_a_signal_that_is_set_is_chosen() {
     let number = DEFAULT_SIGNAL;
     let of = |chosen| SignalUse::Signal { number, chosen };

@@ -203,6 +203,7 @@ impl Watchdog {
             driven,
             stuck_after_ns,
             short_slices: settings.short_slices,
+            ownership: Arc::new(settings.ownership.clone()),
             _supplied: supplied,
         }));
 

@@ -7,6 +7,7 @@ use super::dwarf::{DebugInfo, Found, MAX_UNIT_BYTES, NEEDED};
 use super::elf::Elf;
 use super::memory_left::{MemoryLeft, Need, TooLittle};
 use super::symbol_table::{self, SymbolTable};
+use crate::function_name::{Body, base, body};
 
 /// What is read of a file.
 #[derive(Debug, Default)]
@@ -93,10 +94,14 @@ impl DebugFile {
             None => Vec::new(),
         };
         // The outermost is the function that the symbol table knows; where debug
-        // info names none, or is missing, the table does.
+        // info names none, or is missing, the table does. And where its name is bare, as
+        // with line tables, the table has the path.
         match found.last_mut() {
-            Some(outermost) if outermost.function.is_none() => {
-                outermost.function = name(&self.names);
+            Some(outermost) if !has_path(outermost.function.as_deref()) => {
+                let bare = outermost.function.take();
+                let symbol = name(&self.names);
+                let is_it = |symbol: &str| bare.as_deref().is_none_or(|bare| names(symbol, bare));
+                outermost.function = symbol.filter(|symbol| is_it(symbol)).or(bare);
             }
             Some(_) => {}
             None => found.extend(name(&self.names).map(|function| Found {
@@ -136,6 +141,25 @@ impl DebugFile {
             .as_ref()
             .map_or(0, |lines| lines.index_bytes() + lines.section_bytes());
         names + lines
+    }
+}
+
+/// Whether a function's name says where it is; a mangled one does.
+fn has_path(function: Option<&str>) -> bool {
+    function.is_some_and(|name| {
+        let end = name.find('<').unwrap_or(name.len());
+        name.starts_with("_R") || name.starts_with("_ZN") || name[..end].contains("::")
+    })
+}
+
+/// Whether a symbol is of the function that debug info gives this bare name: equal code of
+/// two functions is there once, with one debug info and the symbols of both.
+fn names(symbol: &str, bare: &str) -> bool {
+    let symbol = format!("{:#}", rustc_demangle::demangle(symbol));
+    match (body(bare), body(&symbol)) {
+        (Body::Named, Body::Named) => base(&symbol) == base(bare),
+        // In symbols all of them are closures.
+        (of_debug_info, of_symbol) => of_debug_info != Body::Named && of_symbol != Body::Named,
     }
 }
 

@@ -34,6 +34,7 @@ mod region;
 mod request;
 mod sections;
 mod signal;
+mod sources;
 #[cfg(test)]
 mod storm;
 mod symbol_table;

@@ -31,6 +31,8 @@ use std::time::{Duration, Instant};
 
 use super::debug_file::DebugFile;
 use super::memory_left::MemoryLeft;
+use super::sources::Sources;
+use crate::async_name;
 use crate::isolate::isolated;
 use crate::os::ModuleFile;
 use crate::stall::Frame;
@@ -55,6 +57,7 @@ pub(crate) struct Symbolizer {
     cached_bytes: usize,
     modules: Arc<[ModuleFile]>,
     panics: u64,
+    sources: Sources,
     /// For want of memory not all of some file has been read.
     lacking: bool,
     left: fn() -> MemoryLeft,
@@ -78,6 +81,7 @@ impl Default for Symbolizer {
             cached_bytes: 0,
             modules: Arc::new([]),
             panics: 0,
+            sources: Sources::default(),
             lacking: false,
             left: MemoryLeft::read,
         }
@@ -136,6 +140,7 @@ impl Symbolizer {
     /// Lets go of debug info; what has been symbolized stays.
     pub(crate) fn release(&mut self) {
         self.files.retain(|_, opened| opened.file.shrink());
+        self.sources = Sources::default();
     }
 
     /// How often code that reads debug info has panicked.
@@ -243,6 +248,8 @@ impl Symbolizer {
             let frames = frames_near(self.open(module), bare.address, &bare);
             if !frames.is_empty() {
                 found = frames;
+                async_name::complete(&mut found);
+                self.sources.name(&mut found, &module.path);
             }
         }
         found

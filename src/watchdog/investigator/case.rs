@@ -11,6 +11,7 @@ use crate::detector::{Spent, Told, WorkerSeen};
 use crate::driven::Driven;
 use crate::explain::{Explainer, Job, Sent};
 use crate::os::{Captured, Capturer, Doing, Miss, SignalUse, Subject};
+use crate::owner::Ownership;
 use crate::probes::Probes;
 use crate::registry::registry;
 use crate::runtime::Runtime;
@@ -47,6 +48,7 @@ pub(crate) struct CaseSettings {
     /// From when on a tracked future counts as stuck.
     pub(crate) stuck_after_ns: Option<u64>,
     pub(crate) short_slices: bool,
+    pub(crate) ownership: Arc<Ownership>,
     /// Here, because its drop may wait.
     pub(crate) _supplied: Supplied,
 }
@@ -333,11 +335,14 @@ impl Case {
         let id = StallId(open.told.id);
         let of_turn = open.told.poll.is_none();
         let shared = Arc::clone(&self.settings.shared);
+        let ownership = Arc::clone(&self.settings.ownership);
         let sent = self.settings.explainer.send(Job {
             addresses,
             modules: capturers.of(signals).modules().into(),
             reply: Box::new(move |frames| {
-                let stack = frames.ok().and_then(|frames| stack_of(frames, of_turn));
+                let stack = frames
+                    .ok()
+                    .and_then(|frames| stack_of(frames, of_turn, &ownership));
                 if let Some(stack) = &stack {
                     shared.ledger().attach(id, stack);
                 }
@@ -345,7 +350,10 @@ impl Case {
             }),
         });
         match sent {
-            Sent::AtHand(frames) => open.stack = stack_of(frames, of_turn).or(open.stack.take()),
+            Sent::AtHand(frames) => {
+                let stack = stack_of(frames, of_turn, &self.settings.ownership);
+                open.stack = Stack::better(open.stack.take(), stack);
+            }
             Sent::Queued => open.stacks_coming += 1,
             Sent::Rejected => {
                 self.settings.shared.stack_misses.fetch_add(1, Relaxed);
@@ -424,8 +432,8 @@ impl Case {
     }
 }
 
-fn stack_of(frames: Vec<Frame>, of_turn: bool) -> Option<Stack> {
+fn stack_of(frames: Vec<Frame>, of_turn: bool, ownership: &Ownership) -> Option<Stack> {
     // Its thread may have handed the worker on.
     let elsewhere = of_turn && trim::passes_block_in_place(&frames);
-    (!elsewhere).then(|| trim::stack_of(frames))
+    (!elsewhere).then(|| trim::stack_of(frames, ownership))
 }
