@@ -10,6 +10,8 @@ use crate::trim;
 pub(crate) struct Evidence {
     /// What it has done since soon after the stall began.
     pub(crate) shares: Shares,
+    /// Its own time alone, without that, would be no stall.
+    pub(crate) is_starved: bool,
     /// For how much of the stall the whole process stood still, and how long it is.
     pub(crate) suspended_ns: u64,
     pub(crate) duration_ns: u64,
@@ -69,25 +71,20 @@ pub(crate) fn judge(evidence: &Evidence) -> Judgement {
     if evidence.suspended_ns > evidence.duration_ns / 2 {
         return Judgement::Suspended;
     }
-    let Shares {
-        cpu_ns,
-        waiting_ns,
-        blocked_ns,
-        ..
-    } = evidence.shares;
-    let all_ns = cpu_ns + waiting_ns + blocked_ns;
-    if all_ns == 0 {
-        return match evidence.last {
-            Some(Doing::Running) => Judgement::OnCpu,
-            _ => asleep(evidence.last),
-        };
+    if evidence.is_starved {
+        return Judgement::Starved;
     }
-    if waiting_ns > all_ns / 2 {
-        Judgement::Starved
-    } else if blocked_ns > cpu_ns {
+    // However long it has waited for a CPU besides: its own time is what made the stall.
+    let Shares {
+        cpu_ns, blocked_ns, ..
+    } = evidence.shares;
+    if blocked_ns > cpu_ns {
         asleep(evidence.asleep)
-    } else {
+    } else if cpu_ns > 0 {
         Judgement::OnCpu
+    } else {
+        // That it runs, or could, at one moment is no CPU time.
+        asleep(evidence.last)
     }
 }
 

@@ -64,6 +64,7 @@ mod limit;
 mod live;
 mod local;
 mod os;
+mod own_work;
 mod pending;
 #[cfg(test)]
 mod pending_tests;

@@ -11,6 +11,7 @@
 
 mod demand;
 mod labels;
+mod own_time;
 mod parking;
 mod ready;
 mod tag;

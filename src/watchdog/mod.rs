@@ -33,6 +33,7 @@ use crate::ledger::Ledger;
 use crate::live::LiveTask;
 use crate::local;
 use crate::os;
+use crate::own_work::OwnTasks;
 use crate::pool;
 use crate::recorder;
 use crate::registry::{Demand, DemandGuard, LabelId, lock, registry};
@@ -208,12 +209,20 @@ impl Watchdog {
 
         let sentinel = gone.sentinel();
         let lag = Arc::clone(&shared.lag);
+        let own = OwnTasks::of(runtime_id).begin();
         let task = match settings.lag_period {
             Some(period) => {
                 let metrics = handle.metrics();
-                handle.spawn(sampler::sample(lag, clock, period, metrics, sentinel))
+                let sample = sampler::sample(lag, clock, period, metrics, sentinel);
+                handle.spawn(async move {
+                    let _own = own;
+                    sample.await;
+                })
             }
-            None => handle.spawn(sampler::wait_for_the_end(sentinel)),
+            None => handle.spawn(async move {
+                let _own = own;
+                sampler::wait_for_the_end(sentinel).await;
+            }),
         };
         let runtime = Runtime::new(handle, gone);
         if runtime.is_multi_thread() {

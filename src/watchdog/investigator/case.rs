@@ -144,6 +144,7 @@ impl Case {
         }
         let judgement = cause::judge(&Evidence {
             shares: told.shares,
+            is_starved: told.is_starved,
             suspended_ns: told.suspended_ns,
             duration_ns: told.duration_ns,
             last: open.last.or(transition.doing),
