@@ -2,9 +2,10 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use crate::lately::Lately;
 use crate::report::{self, Adding, Fingerprint, Hotspot, SeverityCounts};
 use crate::severity::Severity;
-use crate::stall::{Location, Phase, Stack, Stall, StallEvent, StallId, StallKind};
+use crate::stall::{Location, Phase, Stack, Stall, StallEvent, StallId, StallKind, Task};
 use crate::watchdog::transition::Finding;
 
 /// How many stalls that are over are remembered one by one.
@@ -29,6 +30,7 @@ pub(crate) struct Ledger {
     by_task: HashMap<String, Vec<(Option<Location>, SeverityCounts)>>,
     max_severity: Option<Severity>,
     counts: SeverityCounts,
+    lately: Lately,
 }
 
 impl Ledger {
@@ -54,6 +56,7 @@ impl Ledger {
         }
         self.counts.count(stall.severity());
         self.count_for_task(&stall);
+        self.lately.add(&stall);
         if self.over.len() == MAX_STALLS
             && let Some(oldest) = self.over.pop_front()
         {
@@ -115,14 +118,14 @@ impl Ledger {
         self.ongoing.clear();
     }
 
-    /// Those in progress, as they were when last told of.
-    pub(crate) fn ongoing(&self) -> &[Stall] {
-        &self.ongoing
-    }
-
-    /// Those over, the oldest first, then those in progress.
-    pub(crate) fn stalls(&self) -> Vec<Stall> {
-        self.over.iter().chain(&self.ongoing).cloned().collect()
+    /// Those in progress, with their durations until now.
+    pub(crate) fn ongoing(&self, now_ns: u64) -> Vec<Stall> {
+        let mut ongoing = self.ongoing.clone();
+        for stall in &mut ongoing {
+            let lasted_ns = now_ns.saturating_sub(stall.start_ns);
+            stall.duration_ns = stall.duration_ns.max(lasted_ns);
+        }
+        ongoing
     }
 
     pub(crate) const fn forgotten(&self) -> u64 {
@@ -133,28 +136,73 @@ impl Ledger {
         self.max_severity
     }
 
-    pub(crate) const fn counts(&self) -> SeverityCounts {
-        self.counts
+    /// All stalls, those in progress with their durations until now.
+    pub(crate) fn at(&self, now_ns: u64) -> Stalls<'_> {
+        Stalls {
+            ledger: self,
+            ongoing: self.ongoing(now_ns),
+        }
     }
 
-    /// Stalls that are over, of one watched future's name.
+    /// The stalls that the event loop's last minute is judged by.
+    pub(crate) const fn lately(&self) -> &Lately {
+        &self.lately
+    }
+}
+
+/// All stalls at one moment: a stall that never ends is one, too.
+#[derive(Debug)]
+pub(crate) struct Stalls<'a> {
+    ledger: &'a Ledger,
+    ongoing: Vec<Stall>,
+}
+
+impl Stalls<'_> {
+    pub(crate) fn counts(&self) -> SeverityCounts {
+        let mut counts = self.ledger.counts;
+        for stall in &self.ongoing {
+            counts.count(stall.severity());
+        }
+        counts
+    }
+
+    /// Of one watched future's name.
     pub(crate) fn counts_of(&self, name: &str, location: Option<&Location>) -> SeverityCounts {
-        let by_place = self.by_task.get(name);
-        by_place
+        let by_place = self.ledger.by_task.get(name);
+        let mut counts = by_place
             .and_then(|places| places.iter().find(|(place, _)| place.as_ref() == location))
             .map(|(_, counts)| *counts)
-            .unwrap_or_default()
+            .unwrap_or_default();
+        for stall in &self.ongoing {
+            if let Some(task) = stall.task()
+                && (task.name(), task.location()) == (name, location)
+            {
+                counts.count(stall.severity());
+            }
+        }
+        counts
+    }
+
+    /// The watched futures of those in progress.
+    pub(crate) fn tasks_in_progress(&self) -> impl Iterator<Item = &Task> {
+        self.ongoing.iter().filter_map(Stall::task)
     }
 
     /// The worst first.
     pub(crate) fn hotspots(&self) -> Vec<Hotspot> {
-        let mut by_fingerprint = self.forgotten_hotspots.clone();
-        for stall in &self.over {
+        let mut by_fingerprint = self.ledger.forgotten_hotspots.clone();
+        for stall in self.ledger.over.iter().chain(&self.ongoing) {
             add_up(&mut by_fingerprint, stall);
         }
         let mut hotspots: Vec<Hotspot> = by_fingerprint.into_values().map(Adding::done).collect();
         report::worst_first(&mut hotspots);
         hotspots
+    }
+
+    /// Those over, the oldest first, then those in progress.
+    pub(crate) fn into_list(self) -> Vec<Stall> {
+        let over = self.ledger.over.iter().cloned();
+        over.chain(self.ongoing).collect()
     }
 }
 
@@ -171,6 +219,8 @@ fn add_up(hotspots: &mut HashMap<Fingerprint, Adding>, stall: &Stall) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::stall::{Cause, Frame};
 
@@ -222,7 +272,7 @@ mod tests {
         ledger.enter(&event(2, Phase::Ended));
         ledger.enter(&event(3, Phase::Ended));
         ledger.attach(StallId(3), &stack(3));
-        let stalls = ledger.stalls();
+        let stalls = ledger.at(0).into_list();
         let stacks: Vec<_> = stalls.iter().map(Stall::stack).collect();
         assert_eq!(stacks, [Some(&stack(1)), Some(&stack(2)), Some(&stack(3))]);
     }
@@ -235,7 +285,22 @@ mod tests {
         ledger.attach(StallId(1), &stack(2));
         ledger.enter(&event(1, Phase::Escalated));
         ledger.enter(&event(1, Phase::Ended));
-        assert_eq!(ledger.stalls()[0].stack(), Some(&stack(2)));
+        assert_eq!(ledger.at(0).into_list()[0].stack(), Some(&stack(2)));
+    }
+
+    #[test]
+    fn a_stall_in_progress_counts_with_its_duration_until_now() {
+        let mut ledger = Ledger::default();
+        ledger.enter(&event(1, Phase::Started));
+        ledger.enter(&event(2, Phase::Ended));
+        let stalls = ledger.at(70_000_000);
+        assert_eq!(stalls.counts().total(), 2);
+        let [both] = &stalls.hotspots()[..] else {
+            panic!("{stalls:?}")
+        };
+        assert_eq!(both.total(), Duration::from_millis(80));
+        let durations: Vec<_> = stalls.into_list().iter().map(Stall::duration).collect();
+        assert_eq!(durations, [10, 70].map(Duration::from_millis));
     }
 
     #[test]

@@ -59,6 +59,7 @@ mod histogram;
 pub mod hooks;
 mod idle;
 mod isolate;
+mod lately;
 mod ledger;
 mod limit;
 mod live;

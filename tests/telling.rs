@@ -275,7 +275,13 @@ fn health_tells_what_goes_on_at_the_moment() {
     let health = watchdog.health();
     assert!(health.is_watching() && !health.is_healthy());
     assert_eq!(health.ongoing()[0].task().unwrap().name(), "stuck");
-    assert!(watchdog.report().to_string().contains("now: HIGH poll"));
+    let report = watchdog.report();
+    assert!(report.to_string().contains("now: HIGH poll"), "{report}");
+    // What never ends counts as what is over does, with its duration until now.
+    assert_eq!(report.counts().total(), 1);
+    assert_eq!(report.tasks()[0].stalls().total(), 1);
+    assert!(report.hotspots()[0].total() >= health.ongoing()[0].duration());
+    assert!(report.score() < 6, "{report}");
     drop(release);
     runtime.block_on(task).unwrap();
     told.wait_for_end();

@@ -337,6 +337,8 @@ impl<'a> Findings<'a> {
     fn finish(mut self, polls: &Polls) -> Report {
         self.blocking
             .sort_by_key(|blocking| std::cmp::Reverse(blocking.total_ns));
+        // A poll that is stuck at the limit was entered as one that has ended.
+        let stalls = self.ledger.at(0);
         let mut all = Histogram::new();
         let tasks = polls
             .by_name
@@ -347,7 +349,7 @@ impl<'a> Findings<'a> {
                 all.merge(&histogram);
                 let task = task(name);
                 TaskPolls {
-                    stalls: self.ledger.counts_of(&task.name, task.location.as_ref()),
+                    stalls: stalls.counts_of(&task.name, task.location.as_ref()),
                     name: task.name,
                     location: task.location,
                     polls: histogram.summary(),
@@ -372,13 +374,13 @@ impl<'a> Findings<'a> {
             watched_ns,
             worker_ns: watched_ns,
             max_severity: self.ledger.max_severity(),
-            counts: self.ledger.counts(),
-            hotspots: self.ledger.hotspots(),
+            counts: stalls.counts(),
+            hotspots: stalls.hotspots(),
             tasks,
             polls: all.summary(),
             lag: Histogram::new().summary(),
             blocking_waits: Summary::default(),
-            stalls: self.ledger.stalls(),
+            stalls: stalls.into_list(),
             forgotten: polls.omitted,
             health: Health::default(),
             blocking: self.blocking,

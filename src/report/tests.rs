@@ -36,6 +36,7 @@ pub(super) fn report_of(id: u64, stalls: &[Stall]) -> Report {
         polls.record(2_000);
     }
     let watched_ns = 10_000 * MS;
+    let all = ledger.at(0);
     Report {
         version: SCHEMA_VERSION,
         origins: vec![origin(id)],
@@ -43,10 +44,10 @@ pub(super) fn report_of(id: u64, stalls: &[Stall]) -> Report {
         watched_ns,
         worker_ns: 2 * watched_ns,
         max_severity: ledger.max_severity(),
-        counts: ledger.counts(),
-        hotspots: ledger.hotspots(),
+        counts: all.counts(),
+        hotspots: all.hotspots(),
         polls: polls.summary(),
-        stalls: ledger.stalls(),
+        stalls: all.into_list(),
         forgotten: ledger.forgotten(),
         ..Report::default()
     }
@@ -276,6 +277,11 @@ fn the_score_follows_its_rule() {
     let starved = report_of(1, &[stall(1, 0, 6_000, Cause::Starved, None, "x")]);
     assert_eq!(starved.score(), 10);
     assert_eq!(shop().score(), 3, "HIGH 5, two findings 1, 7 % 1");
+    let mut hung = stall(1, 0, 6_000, Cause::Lock, None, "x");
+    hung.ongoing = true;
+    let mut of_many = report_of(1, &[hung]);
+    of_many.worker_ns *= 1_000;
+    assert_eq!(of_many.score(), 1);
 }
 
 #[test]
