@@ -16,7 +16,7 @@ use crate::registry::registry;
 use crate::runtime::Runtime;
 use crate::stall::{Frame, Phase, Stack, StallId, StallKind};
 use crate::supply::{self, Supplied};
-use crate::track;
+use crate::track::{self, KnownStuck};
 use crate::trim;
 use crate::watchdog::investigator::Capturers;
 use crate::watchdog::investigator::lacks::Lacks;
@@ -57,6 +57,7 @@ pub(crate) struct Case {
     settings: CaseSettings,
     probes: Probes,
     open: HashMap<u64, Open>,
+    known_stuck: KnownStuck,
     next_stuck_ns: Option<u64>,
     lacks: Lacks,
 }
@@ -67,6 +68,7 @@ impl Case {
             settings,
             probes: Probes::default(),
             open: HashMap::new(),
+            known_stuck: KnownStuck::default(),
             next_stuck_ns: None,
             lacks: Lacks::default(),
         }
@@ -413,7 +415,8 @@ impl Case {
             return;
         }
         let runtime = self.settings.runtime.id();
-        for task in track::newly_stuck(self.settings.clock, runtime, after_ns) {
+        let clock = self.settings.clock;
+        for task in self.known_stuck.newly(clock, runtime, after_ns) {
             let message = Message::Stuck(Arc::new(task));
             self.settings.shared.delivery.send(&message);
         }
