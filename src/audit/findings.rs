@@ -24,6 +24,9 @@ use crate::trim;
 pub(crate) struct InProgress {
     pub(crate) thread: usize,
     pub(crate) seq: Seq,
+    /// Of the audited future itself, or of one that it has spawned; `None` where that
+    /// cannot be had.
+    pub(crate) name: Option<TaskName>,
     pub(crate) age: Duration,
     pub(crate) doing: Option<Doing>,
 }
@@ -66,7 +69,7 @@ pub(crate) fn report(session: &Session, in_progress: &[InProgress], others: Vec<
             }
         }
         for poll in in_progress {
-            findings.judge_in_progress(poll, &session.name);
+            findings.judge_in_progress(poll);
         }
         for stall in others {
             let ours = stall.task().is_some_and(|other| {
@@ -238,7 +241,8 @@ impl<'a> Findings<'a> {
         }
     }
 
-    fn judge_in_progress(&mut self, poll: &InProgress, name: &TaskName) {
+    fn judge_in_progress(&mut self, poll: &InProgress) {
+        let name = poll.name.as_ref().unwrap_or(&self.session.name);
         let age_ns = clock::ns_of(poll.age);
         let Some(severity) = self.session.severity_of(age_ns) else {
             return;
