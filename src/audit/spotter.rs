@@ -223,7 +223,7 @@ impl Looking {
         let capturer = self.capturer.get_or_insert_with(|| {
             Capturer::new(SignalUse::Signal {
                 number: DEFAULT_SIGNAL,
-                chosen: true,
+                chosen: false,
             })
         });
         let subject = Subject {
@@ -235,8 +235,8 @@ impl Looking {
             seen.tries += 1;
             return;
         };
-        if captured.stack == Err(Miss::Late) {
-            // Picked up at one of the next looks.
+        if matches!(captured.stack, Err(Miss::Late | Miss::Queued)) {
+            // Picked up, or asked for, at one of the next looks.
             return;
         }
         if captured.stack.is_err() && (captured.doing == Doing::Running || !still()) {

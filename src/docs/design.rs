@@ -167,6 +167,7 @@
 //! | `timer_create`, `timer_settime`, `timer_delete`, `uname` | investigates | stack of a running thread; under a filter only if `signal` was called | `signal(None)` |
 //! | `arch_prctl` (`ARCH_GET_XCOMP_PERM`) | investigates | the same, on processors with AMX, never under a filter | `signal(None)` |
 //! | `rt_tgsigqueueinfo`, `getuid`, `clock_nanosleep` | investigates | the same, where timers cannot be used | `signal(None)` |
+//! | `fstat`, `socketpair`, `fcntl`, `write`, `close`, `clock_nanosleep` | investigates, audits | the same, under a filter, in place of timers if `signal` was not called; `socketpair` and what follows only in a process that has a socket | `signal(None)` |
 //! | `mmap`, `munmap`, `statx`, `openat`, `pread64`, `readlink` | symbolizes | start, and stacks | `stacks(false)` |
 //! | `sched_getattr`, `sched_setattr` | all of a watchdog's | start | off unless `short_slices(true)` |
 //! | `mlock`, `setpriority`, `ptrace`, `perf_event_open` | | never | |
@@ -183,10 +184,17 @@
 //!
 //! A filter is seen in `/proc/thread-self/status`: where `Seccomp:` is not 0, memory is
 //! read from `/proc/self/mem` and `process_vm_readv` is not even tried, since a try can
-//! kill. For the same reason no timer is tried, nor a signal sent, under a filter: running
-//! threads have no stacks there unless `Builder::signal` was called with a signal. Then
-//! timers are tried. Where the filter refuses them with an error, signals are directed
-//! instead.
+//! kill. For the same reason no timer is tried under a filter, nor `rt_tgsigqueueinfo`.
+//! The signal is then sent by a socket with `O_ASYNC`, whose owner is the stuck thread
+//! (`F_SETSIG`, `F_SETOWN_EX`): `src/os/linux/directed.rs`. These calls the program makes
+//! itself. `fcntl` is in systemd's `@file-system`, with `openat`; Docker's default profile
+//! permits it whatever its arguments, and we know of no filter that looks at its command.
+//! `socketpair` is in `@network-io`, so a process without a socket of its own, past the
+//! first three files, makes none, and its running threads have no stacks. A filter that
+//! permits some calls of `@network-io` and kills for `socketpair` alone is not seen.
+//!
+//! Where `Builder::signal` was called with a signal, timers are tried under a filter, too.
+//! Where the filter refuses them with an error, `rt_tgsigqueueinfo` is called instead.
 //!
 //! # Threads
 //! | name | how many | does |

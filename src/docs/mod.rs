@@ -121,12 +121,14 @@ pub mod stacks {
     //! |---|---|---|
     //! | x86-64 from Linux 5.9, aarch64 from 5.16 | a timer on their CPU clock | `io_uring_enter` and KVM's `KVM_RUN` only |
     //! | older, or one that refuses timers | a directed signal | yes, in a race of microseconds |
+    //! | any, under a filter of system calls (seccomp), unless [`Builder::signal`](crate::Builder::signal) was called with a signal | a directed signal, by a socket | the same |
     //!
     //! By the kernel's release. With the first timer, one more is tried on a thread of our
     //! own: a kernel that only claims to be such a one is found out so.
     //!
-    //! A directed signal is sent only to a thread that was seen running twice without a
-    //! switch between. The thread may have entered a system call since. The calls named
+    //! A directed signal is sent only to a thread that has had 1 ms of CPU time without
+    //! going to sleep, and was not switched out between the last two looks. The thread may
+    //! have entered a system call since. The calls named
     //! above, and the others of signal(7)'s list, then return EINTR, whatever `SA_RESTART`
     //! says. Where that must not be, `Builder::signal(None)` leaves out all stacks of
     //! running threads. `scripts/eintr.sh` counts interrupted calls on the kernel that it
@@ -146,9 +148,9 @@ pub mod stacks {
     //!   program gives them a larger alternate stack;
     //! - one whose stack's place is not known;
     //! - any, where the program has a handler of its own for the signal, which stays;
-    //! - any, where a filter of system calls (seccomp) is in force and
-    //!   [`Builder::signal`](crate::Builder::signal) was not called with a signal: a filter
-    //!   may kill the process for `timer_create`. Most containers have a filter;
+    //! - any, where a filter of system calls (seccomp) is in force,
+    //!   [`Builder::signal`](crate::Builder::signal) was not called with a signal, and the
+    //!   process has no socket: a filter may kill for `timer_create`, and for a socket;
     //! - any, where no more signals can be pending (`RLIMIT_SIGPENDING`): a timer takes one.
     //!
     //! An alternate stack that a thread sets up after its first watched poll is not

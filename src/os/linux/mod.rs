@@ -6,9 +6,11 @@ use crate::blocking::Detection;
 
 mod calls;
 mod capture;
+mod computing;
 #[cfg(test)]
 mod cost;
 mod debug_file;
+mod directed;
 mod dwarf;
 #[cfg(all(test, target_arch = "x86_64"))]
 #[allow(clippy::print_stdout, clippy::unwrap_used)]
