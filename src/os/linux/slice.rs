@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use gimli::{EndianSlice, Error, NativeEndian, Reader, ReaderOffsetId, Result};
+use gimli::{EndianSlice, Error, NativeEndian, Reader, ReaderOffsetId, Result, leb128};
 
 use super::paged::PagedFile;
 use super::region::Region;
@@ -137,6 +137,31 @@ impl Reader for Slice {
                 Reader::read_slice(self, &mut byte)?;
                 Ok(byte[0])
             }
+        }
+    }
+
+    // These are most of what is read: once by kind, and not once for each byte.
+    #[inline]
+    fn read_uleb128(&mut self) -> Result<u64> {
+        match self {
+            Slice::Memory(slice) => slice.read_uleb128(),
+            Slice::File(_) => leb128::read::unsigned(self),
+        }
+    }
+
+    #[inline]
+    fn read_uleb128_u16(&mut self) -> Result<u16> {
+        match self {
+            Slice::Memory(slice) => slice.read_uleb128_u16(),
+            Slice::File(_) => leb128::read::u16(self),
+        }
+    }
+
+    #[inline]
+    fn skip_leb128(&mut self) -> Result<()> {
+        match self {
+            Slice::Memory(slice) => slice.skip_leb128(),
+            Slice::File(_) => leb128::read::skip(self),
         }
     }
 
