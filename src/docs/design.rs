@@ -82,7 +82,8 @@
 //! `src/explain.rs`, `src/os/linux/symbolize.rs`; one for the process. At most 64 stacks
 //! wait for it; more are counted as missed. It maps debug info (`openat`, `statx`,
 //! `pread64`, `mmap`, `munmap`), reads the limits of memory before (`/proc/self/limits`,
-//! `status`, `cgroup`, and files in `/sys/fs/cgroup`), and catches panics of the code that
+//! `status`, `cgroup`, and files in `/sys/fs/cgroup`), looks for debug files
+//! (`/proc/self/maps`, `environ`), which it reads in pieces, and catches panics of the code that
 //! reads debug info ([`Health::symbolizer_panics`](crate::Health::symbolizer_panics)). It
 //! takes the ledger's lock to leave its answer. Its figures:
 //! [`docs::stacks`](crate::docs::stacks).

@@ -80,8 +80,38 @@ pub mod stacks {
     //! debug = "line-tables-only"
     //! ```
     //!
-    //! A stripped build leaves addresses with module and build id, for symbolizing
-    //! elsewhere.
+    //! A stripped build without a debug file leaves addresses with module and build id, for
+    //! symbolizing elsewhere.
+    //!
+    //! # Where debug info is looked for
+    //! In the file that was loaded, first. Where that has no `.debug_info` or no table of
+    //! all symbols, the first of these that is of the same build is read in its place:
+    //!
+    //! 1. by the build id, `.build-id/xx/yyyy.debug` in `/usr/lib/debug`, in the file's own
+    //!    folder and in `.debug` below that;
+    //! 2. by the name in `.gnu_debuglink`, in the file's folder, in `.debug` below that, and
+    //!    in `/usr/lib/debug/` with the path of that folder;
+    //! 3. what `debuginfod`'s clients have downloaded: `ID/debuginfo` in
+    //!    `$DEBUGINFOD_CACHE_PATH`, else in `$XDG_CACHE_HOME/debuginfod_client`, else in
+    //!    `~/.cache/debuginfod_client`, as these variables were when the process was started.
+    //!    Nothing is downloaded.
+    //!
+    //! A debug file is of the same build where the build ids are equal. Where one has none,
+    //! the checksum of `.gnu_debuglink` must be that of the debug file.
+    //!
+    //! With `split-debuginfo = "packed"` or `"unpacked"` lines are in the program, and the
+    //! names of functions in the part that was split off. That is sought by its id in the
+    //! `.dwp` beside the program or its debug file, called as these are with `.dwp` after
+    //! it, and then in the `.dwo` where the compiler has written it, or beside the program.
+    //!
+    //! A program or library that was replaced on disk while it runs gets no names of the new
+    //! file. Build ids are compared; without one, what `/proc/self/maps` says of the file
+    //! counts. The program's own file can still be read, and that of a library by root.
+    //!
+    //! Where something of this is missing or of another build,
+    //! [`Health::no_stacks`](crate::Health::no_stacks) says so. That there is no debug file
+    //! at all is no such reason. Debug files are not mapped: they may be written over, as a
+    //! compiler does with `.dwp` and `.dwo`.
     //!
     //! # How
     //! When a stall starts, and at each escalation, a thread that may wait looks at the
@@ -189,7 +219,7 @@ pub mod stacks {
     //!
     //! # Memory
     //! Debug info stays in the pages of its file, which the kernel takes back when it needs
-    //! them. Beside them 8 MB were taken at most, for files of 39 to 146 MB:
+    //! them; of a debug file or `.dwp` 512 KiB are kept, of a `.dwo` what is read. Beside them 8 MB were taken at most, for files of 39 to 146 MB:
     //! `scripts/symbol_memory.sh [file]...` measures it, as RssAnon, and fails where it is
     //! more than 64 MB, or 10 MB after a quiet time. Debug info that is compressed has to be
     //! in memory: 64 MiB at most.
@@ -203,8 +233,8 @@ pub mod stacks {
     //! all loaded modules: see [`docs::design`](crate::docs::design).
     //!
     //! # What it cannot
-    //! - Of split debug info only the part in the program is read: lines, and the names of
-    //!   functions that are not inlined.
+    //! - Debug info that `dwz` has shared between files (`.gnu_debugaltlink`) has no names
+    //!   of inlined functions there, and `.gnu_debugdata` is not read.
     //! - A thread becomes known when a watched poll or the lag sampler runs on it, or
     //!   at once with [`Builder::install`](crate::Builder::install). Of one that is
     //!   not known there is neither stack nor cause.
