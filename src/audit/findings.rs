@@ -174,6 +174,7 @@ impl<'a> Findings<'a> {
                 one_poll: None,
                 cause,
                 stack,
+                profile: None,
                 ongoing: false,
             };
             self.enter(stall, Phase::Ended);
@@ -269,6 +270,7 @@ impl<'a> Findings<'a> {
             one_poll: None,
             cause,
             stack,
+            profile: None,
             ongoing: true,
         };
         self.enter(stall, Phase::Started);

@@ -97,6 +97,7 @@ pub(super) fn stall(
         one_poll: None,
         cause,
         stack,
+        profile: None,
         ongoing: false,
     }
 }
