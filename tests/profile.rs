@@ -1,7 +1,7 @@
 //! Where the time of one stall went, if it went to several places.
 //!
-//! `STALLSCOPE_RUNS=20 cargo test --release --test profile -- --nocapture` runs each as
-//! often, and shows how far from the truth the shares were.
+//! `STALLSCOPE_RUNS=20 cargo test --release --test profile -- --ignored --nocapture` runs
+//! each as often, and shows how far from the truth the shares were.
 
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 // Helpers of tests fail as tests do.
@@ -92,7 +92,54 @@ fn time_at(stall: &Stall, function: &str) -> Duration {
 }
 
 #[test]
-#[ignore = "takes minutes: to be measured with, on a machine that does nothing else"]
+fn two_sleeps_of_one_poll_are_two_places() {
+    let _alone = alone();
+    let runtime = multi_thread(2);
+    let told = Told::default();
+    let watchdog = told.watch(&runtime);
+    for watched in [true, false] {
+        told.clear();
+        let task = async {
+            sleep_one(ms(700));
+            sleep_two(ms(500));
+        };
+        if watched {
+            runtime
+                .block_on(runtime.spawn(task.watched("two")))
+                .unwrap();
+        } else {
+            runtime.block_on(runtime.spawn(task)).unwrap();
+        }
+        told.wait_for_end();
+        let ended = told.of(Phase::Ended);
+        let longest = ended.iter().max_by_key(|event| event.stall.duration());
+        let stall = &longest.unwrap().stall;
+        // A machine that is busy looks late: by less than it takes for either to be missed.
+        assert!(time_at(stall, "sleep_one") >= ms(250), "{stall}");
+        assert!(time_at(stall, "sleep_two") >= ms(100), "{stall}");
+        assert!(stall.seen() <= stall.duration(), "{stall}");
+        let first = stall.places().next().unwrap();
+        assert_eq!(Some(first.stack()), stall.stack(), "{stall}");
+        assert_eq!(first.cause(), stall.cause(), "{stall}");
+        assert!(first.samples() >= 2, "{stall}");
+        let text = stall.to_string();
+        assert!(
+            text.contains("sleep_one") && text.contains("sleep_two"),
+            "{text}"
+        );
+        let report = watchdog.report();
+        for name in ["sleep_one", "sleep_two"] {
+            let mut hotspots = report.hotspots().iter();
+            assert!(
+                hotspots.any(|hotspot| hotspot.culprit().contains(name)),
+                "{name}"
+            );
+        }
+    }
+}
+
+#[test]
+#[ignore = "measures, for minutes, on a machine that does nothing else"]
 fn how_right_shares_are() {
     let _alone = alone();
     let runs: usize = std::env::var("STALLSCOPE_RUNS").map_or(3, |runs| runs.parse().unwrap());
