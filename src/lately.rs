@@ -124,6 +124,7 @@ mod tests {
             one_poll: None,
             cause: Cause::OnCpu,
             stack: None,
+            profile: None,
             ongoing: false,
         }
     }

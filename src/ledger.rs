@@ -2,16 +2,15 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use crate::cause::Judgement;
 use crate::lately::Lately;
 use crate::report::{self, Adding, Fingerprint, Hotspot, SeverityCounts};
 use crate::severity::Severity;
-use crate::stall::{Location, Phase, Stack, Stall, StallEvent, StallId, StallKind, Task};
-use crate::watchdog::transition::Finding;
+use crate::stall::{Location, Phase, Stall, StallEvent, StallId, StallKind, Task};
+use crate::watchdog::transition::{Finding, Whereabouts};
 
 /// How many stalls that are over are remembered one by one.
 const MAX_STALLS: usize = 1_000;
-/// How many stacks are kept that came before what they are of.
-const MAX_EARLY: usize = 64;
 /// How many culprits are summed up each; more are summed up together.
 const MAX_HOTSPOTS: usize = 256;
 
@@ -20,9 +19,6 @@ const MAX_HOTSPOTS: usize = 256;
 pub(crate) struct Ledger {
     ongoing: Vec<Stall>,
     over: VecDeque<Stall>,
-    /// A stack whose functions are known already is symbolized in microseconds: it
-    /// can be here before the event that it was taken for.
-    early: VecDeque<(StallId, Stack)>,
     forgotten: u64,
     /// Of stalls that are no longer remembered one by one.
     forgotten_hotspots: HashMap<Fingerprint, Adding>,
@@ -44,12 +40,12 @@ impl Ledger {
             .position(|other| other.id() == stall.id())
         {
             let before = self.ongoing.swap_remove(at);
-            stall.stack = stall.stack.or(before.stack);
+            if stall.stack.is_none() && before.stack.is_some() {
+                stall.stack = before.stack;
+                stall.profile = before.profile;
+                stall.cause = before.cause;
+            }
         }
-        if let Some(at) = self.early.iter().position(|(id, _)| *id == stall.id()) {
-            stall.stack = self.early.remove(at).map(|(_, stack)| stack);
-        }
-        stall.refine_cause();
         if event.phase != Phase::Ended {
             self.ongoing.push(stall);
             return;
@@ -66,34 +62,28 @@ impl Ledger {
         self.over.push_back(stall);
     }
 
-    /// A stack of this stall has been symbolized.
-    pub(crate) fn attach(&mut self, id: StallId, stack: &Stack) {
-        // The latest are at the end.
-        let stalls = self.ongoing.iter_mut().chain(self.over.iter_mut().rev());
-        if let Some(stall) = stalls.into_iter().find(|stall| stall.id() == id) {
-            stall.stack = Some(stack.clone());
-            stall.refine_cause();
-            return;
+    /// More is known of where the thread of this stall was.
+    pub(crate) fn see(&mut self, id: StallId, by_times: Judgement, seen: &Whereabouts) {
+        if let Some(stall) = self.find(id) {
+            stall.see(by_times, seen);
         }
-        if self.early.len() == MAX_EARLY {
-            self.early.pop_front();
-        }
-        self.early.push_back((id, stack.clone()));
     }
 
     /// Something has been found out about this stall.
     pub(crate) fn update(&mut self, finding: &Finding) {
-        if let Some(stack) = &finding.stack {
-            self.attach(finding.id, stack);
-        }
-        let stalls = self.ongoing.iter_mut().chain(self.over.iter_mut().rev());
-        if let Some(stall) = stalls.into_iter().find(|stall| stall.id() == finding.id) {
-            stall.cause = finding.judgement.refined(stall.stack.as_ref()).into();
+        if let Some(stall) = self.find(finding.id) {
+            stall.see(finding.judgement, &finding.seen);
             if stall.kind == StallKind::Turn {
                 stall.one_poll = finding.one_poll;
                 stall.known_polls = stall.known_polls.max(Some(finding.polls));
             }
         }
+    }
+
+    fn find(&mut self, id: StallId) -> Option<&mut Stall> {
+        // The latest are at the end.
+        let mut stalls = self.ongoing.iter_mut().chain(self.over.iter_mut().rev());
+        stalls.find(|stall| stall.id() == id)
     }
 
     fn count_for_task(&mut self, stall: &Stall) {
@@ -207,14 +197,16 @@ impl Stalls<'_> {
 }
 
 fn add_up(hotspots: &mut HashMap<Fingerprint, Adding>, stall: &Stall) {
-    let mut fingerprint = Fingerprint::of(stall);
-    if !hotspots.contains_key(&fingerprint) && hotspots.len() >= MAX_HOTSPOTS {
-        fingerprint = Fingerprint::other();
+    for part in stall.parts() {
+        let mut fingerprint = Fingerprint::of(stall, &part);
+        if !hotspots.contains_key(&fingerprint) && hotspots.len() >= MAX_HOTSPOTS {
+            fingerprint = Fingerprint::other();
+        }
+        hotspots
+            .entry(fingerprint.clone())
+            .or_insert_with(|| Adding::new(fingerprint, stall, &part))
+            .add(stall, &part);
     }
-    hotspots
-        .entry(fingerprint.clone())
-        .or_insert_with(|| Adding::new(fingerprint, stall))
-        .add(stall);
 }
 
 #[cfg(test)]
@@ -222,7 +214,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::stall::{Cause, Frame};
+    use crate::stall::{Cause, Frame, Stack};
 
     fn event(id: u64, phase: Phase) -> StallEvent {
         StallEvent {
@@ -244,6 +236,7 @@ mod tests {
                 one_poll: None,
                 cause: Cause::Unknown,
                 stack: None,
+                profile: None,
                 ongoing: phase != Phase::Ended,
             },
         }
@@ -261,31 +254,36 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_stack_may_come_before_its_stall_or_after_it() {
-        let mut ledger = Ledger::default();
-        ledger.attach(StallId(1), &stack(1));
-        ledger.enter(&event(1, Phase::Started));
-        ledger.enter(&event(1, Phase::Ended));
-        ledger.enter(&event(2, Phase::Started));
-        ledger.attach(StallId(2), &stack(2));
-        ledger.enter(&event(2, Phase::Ended));
-        ledger.enter(&event(3, Phase::Ended));
-        ledger.attach(StallId(3), &stack(3));
-        let stalls = ledger.at(0).into_list();
-        let stacks: Vec<_> = stalls.iter().map(Stall::stack).collect();
-        assert_eq!(stacks, [Some(&stack(1)), Some(&stack(2)), Some(&stack(3))]);
+    fn seen(line: u32, judgement: Judgement) -> Whereabouts {
+        Whereabouts {
+            stack: Some(stack(line)),
+            judgement,
+            ..Whereabouts::NOTHING
+        }
     }
 
     #[test]
-    fn a_later_stack_of_a_stall_that_escalates_replaces_the_one_before() {
+    fn what_is_seen_of_a_stall_is_kept_through_its_events() {
         let mut ledger = Ledger::default();
+        let see = |ledger: &mut Ledger, id, line| {
+            ledger.see(
+                StallId(id),
+                Judgement::Unknown,
+                &seen(line, Judgement::OnCpu),
+            );
+        };
+        see(&mut ledger, 1, 9);
         ledger.enter(&event(1, Phase::Started));
-        ledger.attach(StallId(1), &stack(1));
-        ledger.attach(StallId(1), &stack(2));
+        see(&mut ledger, 1, 1);
+        see(&mut ledger, 1, 2);
         ledger.enter(&event(1, Phase::Escalated));
         ledger.enter(&event(1, Phase::Ended));
-        assert_eq!(ledger.at(0).into_list()[0].stack(), Some(&stack(2)));
+        ledger.enter(&event(2, Phase::Ended));
+        see(&mut ledger, 2, 3);
+        let stalls = ledger.at(0).into_list();
+        let stacks: Vec<_> = stalls.iter().map(Stall::stack).collect();
+        assert_eq!(stacks, [Some(&stack(2)), Some(&stack(3))]);
+        assert!(stalls.iter().all(|stall| stall.cause() == Cause::OnCpu));
     }
 
     #[test]
@@ -304,11 +302,17 @@ mod tests {
     }
 
     #[test]
-    fn stacks_whose_stalls_never_come_do_not_pile_up() {
+    fn where_the_code_is_not_to_blame_its_place_does_not_say_why() {
         let mut ledger = Ledger::default();
-        for id in 0..10_000 {
-            ledger.attach(StallId(id), &stack(1));
+        for (id, by_times, cause) in [
+            (1, Judgement::Starved, Cause::Starved),
+            (2, Judgement::Suspended, Cause::Suspended),
+            (3, Judgement::OnCpu, Cause::PageFault),
+            (4, Judgement::Unknown, Cause::PageFault),
+        ] {
+            ledger.enter(&event(id, Phase::Ended));
+            ledger.see(StallId(id), by_times, &seen(1, Judgement::PageFault));
+            assert_eq!(ledger.over.back().unwrap().cause, cause, "{by_times:?}");
         }
-        assert_eq!(ledger.early.len(), MAX_EARLY);
     }
 }

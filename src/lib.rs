@@ -70,6 +70,7 @@ mod pending;
 mod pending_tests;
 mod pool;
 mod probes;
+mod profile;
 mod recorder;
 mod registry;
 mod report;
@@ -107,6 +108,7 @@ pub use health::Health;
 pub use histogram::Summary;
 pub use live::{LiveTask, TaskState};
 pub use pool::{BlockingPool, spawn_blocking};
+pub use profile::Place;
 pub use report::{Confidence, Fingerprint, Hotspot, Origin, Report, SeverityCounts, TaskPolls};
 pub use severity::{Severity, Thresholds};
 pub use stall::{

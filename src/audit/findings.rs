@@ -177,6 +177,7 @@ impl<'a> Findings<'a> {
                 one_poll: None,
                 cause,
                 stack,
+                profile: None,
                 ongoing: false,
             };
             self.enter(stall, Phase::Ended);
@@ -273,6 +274,7 @@ impl<'a> Findings<'a> {
             one_poll: None,
             cause,
             stack,
+            profile: None,
             ongoing: true,
         };
         self.enter(stall, Phase::Started);

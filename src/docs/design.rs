@@ -72,7 +72,8 @@
 //! | looks at a thread until it is asleep again | 64 looks of some 10 us |
 //! | the thread's signal mask, in `/proc/self/task/TID/status` | 4 looks, 1.5 ms |
 //! | where signals are directed: waits for the handler | 5 ms |
-//! | ledger's lock | as long as `report` takes to copy what is in it |
+//! | ledger's lock, with that of the stall's profile held | as long as `report` takes to copy what is in it |
+//! | looks at a stall's thread, for as long as it lasts | once a tick, or a 64th of the stall's age; asks a running one every eighth of it, 125 ms at most: each time costs that thread some microseconds |
 //! | fills stocks | 0.7 MiB, 14 KiB for each CPU |
 //! | list of tracked futures, with `stuck_after` | 256 entries at a time; and one search for any |
 //! | unwinding | 262,144 frames, some 10 ms |
@@ -134,6 +135,7 @@
 //! | pool's account (`pool.rs`) | `spawn_blocking`, `health`, `report` | none |
 //! | resting (`sampler.rs`) | the lag sampler, investigator; the thread that looks only tries | none |
 //! | driven (`driven.rs`) | the thread that looks, investigator, symbolizer | none |
+//! | profile of a stall (`watchdog/investigator/`) | investigator, symbolizer | ledger |
 //! | ledger (`watchdog/shared.rs`) | `health`, `report`, investigator, symbolizer | pool's account, reason |
 //! | reason for no stacks (`watchdog/shared.rs`) | `health`, investigator | none |
 //! | symbolizer (`explain.rs`) | symbolizer; the investigator only tries | lack |
@@ -142,7 +144,7 @@
 //! | `/proc/self/mem` (`os/linux/memory.rs`) | investigator, under a filter only | the kernel's of the memory map |
 //! | the loader's | investigator; first poll on a thread | none of the investigator's |
 //!
-//! Order, for those that are held together: ledger before pool's account and reason;
+//! Order, for those that are held together: profile before ledger, ledger before pool's account and reason;
 //! filling before list of tracked futures; symbolizer before lack. No other two are held
 //! at once, and no callback, subscriber or waker of the program is called with one held,
 //! but for the clone of a tracked future's waker. Unwind tables are copied without the
@@ -224,7 +226,8 @@
 //! | what | bound |
 //! |---|---|
 //! | queues | 1,024 messages for each outlet, and as many events that wait; 512 requests and 512 transitions for the ledger, for each watchdog. A message takes some 260 bytes |
-//! | ledger | 1,000 stalls that are over, 256 culprits, 64 early stacks; stacks share their functions. Stalls in progress: as many as threads, and those whose end was lost to a full queue |
+//! | ledger | 1,000 stalls that are over, with 16 stacks each at most, 256 culprits; stacks share their functions. Stalls in progress: as many as threads, and those whose end was lost to a full queue |
+//! | profiles of stalls in progress | 64 stacks each, 4,096 for each watchdog as long as there are no more than 1,024 stalls |
 //! | threads, names | 1,024 entries of 7 KiB, 256 names; histograms 270 KiB at most for each name and thread |
 //! | stocks | 0.7 MiB, 14 KiB for each CPU up to 64, 48 KiB for tracked futures |
 //! | tracked futures | 65,536 of some 200 bytes |

@@ -28,9 +28,16 @@ pub mod events {
     //! | `on_cpu_ms` | how long its thread is known to have computed |
     //! | `off_cpu_ms` | how long it is known to have slept |
     //! | `waiting_ms` | how long it is known to have waited for a CPU |
-    //! | `culprit` | the innermost function of the user's code, with file and line |
+    //! | `culprit` | the innermost function of the user's code where most of the time went, with file and line |
+    //! | `culprit_ms` | how much of the time is laid to it |
+    //! | `seen_ms` | how much of the time is laid to places in all |
     //! | `leaf` | what it called |
     //! | `suppressed` | stalls of this culprit that were not told before this one |
+    //!
+    //! The message also names the other places that had a tenth of the time or more, with
+    //! their shares ([`Stall::places`](crate::Stall::places)). It says so where less than
+    //! half of the stall was seen. `seen at` is said of a turn that was seen there once and
+    //! may be many polls: its line is one that was there, and need not be to blame.
     //!
     //! In message and fields alike, control and invisible characters of names, functions
     //! and paths are shown by number, as `\u{1b}`, and each of these texts takes at most
@@ -114,8 +121,9 @@ pub mod stacks {
     //! compiler does with `.dwp` and `.dwo`.
     //!
     //! # How
-    //! When a stall starts, and at each escalation, a thread that may wait looks at the
-    //! stuck thread's `/proc/self/task/TID/syscall`.
+    //! For as long as a stall lasts, a thread that may wait looks at the stuck thread's
+    //! `/proc/self/task/TID/syscall`: at each tick at first, then after a 64th of the
+    //! stall's age.
     //!
     //! - **Blocked**: it reads program counter and stack pointer there, copies the
     //!   stack, and looks again whether nothing moved. The stuck thread is not touched: a
@@ -128,13 +136,20 @@ pub mod stacks {
     //!   back to user mode, so no system call is cut short. The handler copies registers
     //!   and stack, and makes no system call but `gettid`.
     //!
+    //! A thread that has not been given a CPU since the last look is in the same sleep, at
+    //! the same place. One that sleeps anew is read again. One that runs is asked at once
+    //! where it slept before, else an eighth of the stall's age after the last time, 125 ms
+    //! at most. So the time of a stall is shared out among [places](crate::Stall::places):
+    //! where one computes and the next sleeps, by the thread's CPU clock; else half way
+    //! between two looks. A look speaks for a quarter of the stall's age around it, 4 ticks
+    //! or the lowest threshold at least: what is further from any is not seen.
+    //!
     //! The copy of a blocked thread's stack is there at once. That of a running thread is
     //! picked up at the next look, a tick later or more. So a stall that computes mostly
     //! starts without a line, and has one when it escalates or ends; the report has the
     //! line as soon as it is there. A copy that arrives just before a stall ends counts.
     //!
-    //! While a turn lasts that computes and has nothing watched in it, the handler also
-    //! notes, ever more rarely, tokio's id of the task: one and the same throughout is
+    //! The handler also notes tokio's id of the task: one and the same throughout a turn is
     //! likely [one poll](crate::Stall::is_one_poll), several are several polls.
     //!
     //! The copy counts only if it leads to the frame that polls the watched future, or else

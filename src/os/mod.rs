@@ -11,6 +11,8 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::clock::Ticks;
+
 #[cfg(all(
     target_os = "linux",
     target_pointer_width = "64",
@@ -87,6 +89,8 @@ pub(crate) struct Captured {
     pub(crate) doing: Doing,
     /// tokio's id of the task that it polled, where it ran.
     pub(crate) task: Option<u64>,
+    /// When a thread that ran was there; `None` for now.
+    pub(crate) at: Option<Ticks>,
     /// Its stack, the innermost address first; all others are return addresses.
     pub(crate) stack: Result<Vec<u64>, Miss>,
 }

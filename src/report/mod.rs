@@ -1,5 +1,7 @@
 //! A report: plain data on what was seen, in several forms.
 
+#[cfg(test)]
+mod by_place;
 mod entries;
 mod escape;
 mod flame;
@@ -215,7 +217,7 @@ impl Report {
     /// | 3 to 4 | major blocking |
     /// | 1 to 2 | synchronous code in async functions |
     ///
-    /// From 10, taken off: for the worst stall 1 (MONITOR), 3 (MEDIUM), 5 (HIGH) or 7
+    /// From 10, taken off: for the worst finding 1 (MONITOR), 3 (MEDIUM), 5 (HIGH) or 7
     /// (CRITICAL), or 1 if an audit found blocking without a stall; 1 if two to four
     /// findings are MEDIUM or worse, 2 if more; 1 if workers were held up for 1 % of
     /// the time or more, 2 for 10 % or more. While a CRITICAL stall goes on the score

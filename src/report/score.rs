@@ -28,7 +28,7 @@ pub(crate) fn score(report: &Report) -> Score {
             Severity::High => 5,
             Severity::Critical => 7,
         };
-        deductions.push((points, format!("the worst stall is {worst}")));
+        deductions.push((points, format!("the worst finding is {worst}")));
     } else if !report.blocking.is_empty() {
         deductions.push((1, "polls blocked, though shortly".to_owned()));
     }

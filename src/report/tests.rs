@@ -98,6 +98,7 @@ pub(super) fn stall(
         one_poll: None,
         cause,
         stack,
+        profile: None,
         ongoing: false,
     }
 }

@@ -201,6 +201,7 @@ impl Watchdog {
             signals: settings.stacks.then(|| settings.signal_use()),
             explainer,
             driven,
+            thresholds: settings.thresholds,
             stuck_after_ns,
             short_slices: settings.short_slices,
             _supplied: supplied,

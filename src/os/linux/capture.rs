@@ -121,17 +121,19 @@ impl Capturer {
         let position = self.look(target, file)?;
         self.unwinder.refresh();
         let Some((pc, sp)) = position.at else {
-            let (stack, task) = self.running(target);
+            let (stack, sample) = self.running(target);
             return Ok(Captured {
                 doing: position.doing,
                 stack,
-                task,
+                task: sample.and_then(|sample| sample.task),
+                at: sample.map(|sample| sample.at),
             });
         };
         Ok(Captured {
             doing: position.doing,
             stack: self.blocked(target, file, position, (pc, sp)),
             task: None,
+            at: None,
         })
     }
 
@@ -230,6 +232,7 @@ impl Capturer {
             doing: Doing::Running,
             stack: self.unwind(sample.registers, of.anchor),
             task: sample.task,
+            at: Some(sample.at),
         })
     }
 
@@ -277,8 +280,8 @@ impl Capturer {
         }
     }
 
-    /// The stack of a running thread, and the task that it polls.
-    fn running(&mut self, target: Target<'_>) -> (Result<Vec<u64>, Miss>, Option<u64>) {
+    /// The stack of a running thread, and what else it has answered.
+    fn running(&mut self, target: Target<'_>) -> (Result<Vec<u64>, Miss>, Option<Sample>) {
         let Target { thread, of, .. } = target;
         let means = match self.means() {
             Ok(means) => means,
@@ -305,7 +308,7 @@ impl Capturer {
         means: Means,
         target: Target<'_>,
         late: Late,
-    ) -> (Result<Vec<u64>, Miss>, Option<u64>) {
+    ) -> (Result<Vec<u64>, Miss>, Option<Sample>) {
         let of = target.of;
         let (sample, outcome): (Sample, _) = match late.request.answer(&mut self.stack) {
             Answer::Late => {
@@ -332,7 +335,7 @@ impl Capturer {
             return (Err(Miss::Moved), None);
         }
         let stack = outcome.and_then(|()| self.unwind(sample.registers, of.anchor));
-        (stack, sample.task)
+        (stack, Some(sample))
     }
 
     fn ask(
