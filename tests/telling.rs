@@ -280,7 +280,7 @@ fn health_tells_what_goes_on_at_the_moment() {
     // What never ends counts as what is over does, with its duration until now.
     assert_eq!(report.counts().total(), 1);
     assert_eq!(report.tasks()[0].stalls().total(), 1);
-    assert!(report.hotspots()[0].total() >= health.ongoing()[0].duration());
+    assert!(report.hotspots()[0].total() >= ms(100), "{report}");
     assert!(report.score() < 6, "{report}");
     drop(release);
     runtime.block_on(task).unwrap();
