@@ -240,7 +240,7 @@ impl Adding {
                 fingerprint,
                 cause: stall.cause(),
                 kind: stall.kind(),
-                advice: advice::of(&stall.cause, stall.stack()),
+                advice: advice::of(&stall.cause, None),
                 stack: None,
                 described_ns: 0,
                 location: stall.task().and_then(|task| task.location().cloned()),
@@ -281,6 +281,8 @@ impl Adding {
     pub(crate) fn done(self) -> Hotspot {
         Hotspot {
             durations: self.histogram.summary(),
+            // What is shown and what is advised are of one and the same stall.
+            advice: advice::of(&self.hotspot.cause, self.hotspot.stack.as_ref()),
             ..self.hotspot
         }
     }
