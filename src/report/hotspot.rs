@@ -279,10 +279,17 @@ impl Adding {
     }
 
     pub(crate) fn done(self) -> Hotspot {
+        let hotspot = &self.hotspot;
+        let advice = if hotspot.fingerprint == Fingerprint::other() && hotspot.is_programs() {
+            // Of many places, with a cause each.
+            advice::of(&Cause::Unknown, None)
+        } else {
+            // What is shown and what is advised are of one and the same stall.
+            advice::of(&hotspot.cause, hotspot.stack.as_ref())
+        };
         Hotspot {
             durations: self.histogram.summary(),
-            // What is shown and what is advised are of one and the same stall.
-            advice: advice::of(&self.hotspot.cause, self.hotspot.stack.as_ref()),
+            advice,
             ..self.hotspot
         }
     }

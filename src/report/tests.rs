@@ -249,6 +249,22 @@ fn the_advice_of_a_finding_is_of_its_longest_stall() {
 }
 
 #[test]
+fn what_stands_for_many_places_is_not_advised_as_one_of_them() {
+    let of = |id| {
+        let stack = stack("std::sync::Mutex::lock", &format!("shop::f{id}"), 9);
+        stall(id, 100 * id, 30, Cause::Lock, stack, "thumb")
+    };
+    let report = report_of(1, &(1..300).map(of).collect::<Vec<_>>());
+    let mut others = report.hotspots().iter();
+    let other = others.find(|h| h.culprit() == "other").unwrap();
+    assert!(
+        !other.advice().does.contains("lock"),
+        "{:?}",
+        other.advice()
+    );
+}
+
+#[test]
 fn nothing_is_a_report_too() {
     let empty = report_of(1, &[]);
     assert_eq!(empty.score(), 10);
