@@ -547,7 +547,7 @@ fn the_message_says_what_where_why_and_what_to_do() {
           where  audit::sleeps tests/audit.rs:[line] (std::thread::functions::sleep)
           why    blocked in clock_nanosleep: [time] asleep
           sure   [how]
-          fix    `tokio::time::sleep(..).await`
+          fix    sleep with `tokio::time::sleep(..).await`
           stack
             std::thread::functions::sleep
             audit::sleeps tests/audit.rs:[line]
@@ -569,7 +569,7 @@ fn the_message_says_what_where_why_and_what_to_do() {
         `audited future` blocked in clock_nanosleep, [time]
           where  audit::sleeps tests/audit.rs:[line] (std::thread::functions::sleep)
           sure   [how]
-          fix    `tokio::time::sleep(..).await`
+          fix    sleep with `tokio::time::sleep(..).await`
           stack
             std::thread::functions::sleep
             audit::sleeps tests/audit.rs:[line]

@@ -242,7 +242,7 @@ impl Adding {
                 fingerprint,
                 cause: part.cause.clone(),
                 kind: stall.kind(),
-                advice: advice::of(part.cause, part.stack),
+                advice: advice::of(part.cause, None),
                 stack: None,
                 described_ns: 0,
                 location: stall.task().and_then(|task| task.location().cloned()),
@@ -270,7 +270,6 @@ impl Adding {
             hotspot.described_ns = part.time_ns;
             hotspot.culprit = stall.name_of(part.stack);
             hotspot.stack = part.stack.cloned();
-            hotspot.advice = advice::of(part.cause, part.stack);
         }
         if let Some(task) = stall.task()
             && (hotspot.tasks.len() < MAX_TASKS || hotspot.tasks.contains_key(task.name()))
@@ -283,8 +282,17 @@ impl Adding {
     }
 
     pub(crate) fn done(self) -> Hotspot {
+        let hotspot = &self.hotspot;
+        let advice = if hotspot.fingerprint == Fingerprint::other() && hotspot.is_programs() {
+            // Of many places, with a cause each.
+            advice::of(&Cause::Unknown, None)
+        } else {
+            // What is shown and what is advised are of one and the same stall.
+            advice::of(&hotspot.cause, hotspot.stack.as_ref())
+        };
         Hotspot {
             durations: self.histogram.summary(),
+            advice,
             ..self.hotspot
         }
     }
