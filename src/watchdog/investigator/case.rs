@@ -15,7 +15,7 @@ use crate::probes::Probes;
 use crate::registry::{lock, registry};
 use crate::runtime::Runtime;
 use crate::severity::Thresholds;
-use crate::stall::{Frame, Phase, StallKind};
+use crate::stall::{Frame, Phase, StallId, StallKind};
 use crate::supply::{self, Supplied};
 use crate::track::{self, KnownStuck};
 use crate::trim;
@@ -29,6 +29,10 @@ use crate::watchdog::transition::{Finding, Transition};
 
 /// How many stalls in progress are looked at; more are those whose end was lost.
 const MAX_OPEN: usize = 1024;
+
+/// How far reports may be behind with where the time of a stall in progress went; of a
+/// young one it is a sixteenth of its age.
+const SHOWN_EVERY_NS: u64 = 1_000_000_000;
 
 /// In a [`Subject`]'s id: a turn, not a stall.
 const TURN: u64 = 1 << 63;
@@ -134,6 +138,7 @@ impl Case {
             if stall.next_ns <= now_ns {
                 stall.next_ns = self.next_look_ns(&stall.told, now_ns);
                 self.look(stall, capturers);
+                self.show(stall, now_ns);
             }
             next_ns = Some(next_ns.map_or(stall.next_ns, |next_ns| next_ns.min(stall.next_ns)));
         }
@@ -197,6 +202,20 @@ impl Case {
             }
             self.open.insert(told.id, open);
         }
+    }
+
+    /// Has reports know what was seen of a stall since it was last told of: of one that
+    /// never ends nothing more is told.
+    fn show(&self, open: &mut Open, now_ns: u64) {
+        if now_ns < open.next_shown_ns {
+            return;
+        }
+        let age_ns = now_ns.saturating_sub(open.told.start_ns);
+        open.next_shown_ns = now_ns.saturating_add((age_ns / 16).min(SHOWN_EVERY_NS));
+        let profile = lock(&open.profile);
+        let (by_times, seen) = (profile.by_times, profile.whereabouts());
+        let id = StallId(open.told.id);
+        self.settings.shared.ledger().see(id, by_times, &seen);
     }
 
     /// A tick later while a stall is young, ever later as it grows old.

@@ -21,6 +21,8 @@ pub(super) struct Open {
     pub(super) told: Told,
     pub(super) turn: WorkerSeen,
     pub(super) next_ns: u64,
+    /// When reports are to know more.
+    pub(super) next_shown_ns: u64,
     /// How often its thread was seen asleep how.
     asleep: Vec<(Doing, u32)>,
     pub(super) last: Option<Doing>,
@@ -44,6 +46,7 @@ impl Open {
             told: transition.told,
             turn: transition.turn,
             next_ns: 0,
+            next_shown_ns: 0,
             asleep: Vec::new(),
             last: None,
             profile: Arc::new(Mutex::new(profile)),
