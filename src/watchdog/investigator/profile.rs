@@ -393,8 +393,16 @@ impl Profile {
                 places.add(stack, &tally);
             }
         }
+        // Of one place alone the thread's times are known better than by samples.
+        if let [only] = &mut places.0[..]
+            && seen_ns >= of.duration_ns.saturating_sub(of.lost_ns) / 2
+        {
+            only.by_times = Some(self.by_times);
+        }
         let is_complete = self.kept.iter().all(|kept| kept.stack.is_some());
-        places.told(of, &self.pace.thresholds, seen_ns, is_complete)
+        let mut seen = places.told(of, &self.pace.thresholds, seen_ns);
+        seen.is_complete = is_complete;
+        seen
     }
 
     /// What was done before the first look and after the last.
@@ -455,6 +463,19 @@ struct Group<'a> {
     stack: &'a Stack,
     longest_ns: u64,
     tally: Tally,
+    by_times: Option<Judgement>,
+}
+
+impl Group<'_> {
+    fn judgement(&self) -> Judgement {
+        let judgement = match self.by_times {
+            None | Some(Judgement::Unknown | Judgement::Starved | Judgement::Suspended) => {
+                self.tally.judgement()
+            }
+            Some(by_times) => by_times,
+        };
+        judgement.refined(Some(self.stack))
+    }
 }
 
 /// Stacks by place.
@@ -477,6 +498,7 @@ impl<'a> Places<'a> {
                 stack,
                 longest_ns: tally.ns(),
                 tally: tally.clone(),
+                by_times: None,
             }),
         }
     }
@@ -493,13 +515,7 @@ impl<'a> Places<'a> {
         });
     }
 
-    fn told(
-        mut self,
-        of: &Extent,
-        thresholds: &Thresholds,
-        seen_ns: u64,
-        is_complete: bool,
-    ) -> Whereabouts {
+    fn told(mut self, of: &Extent, thresholds: &Thresholds, seen_ns: u64) -> Whereabouts {
         self.sort();
         let own_ns = of.duration_ns.saturating_sub(of.lost_ns);
         let severity_of = |ns: u64| thresholds.severity_of(Duration::from_nanos(ns));
@@ -514,12 +530,11 @@ impl<'a> Places<'a> {
             if severity.is_some() {
                 rest_ns = rest_ns.saturating_sub(time_ns);
             }
-            let judgement = group.tally.judgement().refined(Some(group.stack));
             places.push(SeenPlace {
                 stack: (!places.is_empty()).then(|| group.stack.clone()),
                 time_ns,
                 samples: group.tally.samples,
-                cause: judgement.into(),
+                cause: group.judgement().into(),
                 severity,
             });
         }
@@ -533,9 +548,7 @@ impl<'a> Places<'a> {
         let first = self.0.first();
         Whereabouts {
             stack: first.map(|group| group.stack.clone()),
-            judgement: first.map_or(Judgement::Unknown, |group| {
-                group.tally.judgement().refined(Some(group.stack))
-            }),
+            judgement: first.map_or(Judgement::Unknown, Group::judgement),
             profile: first.map(|_| {
                 Arc::new(profile::Profile {
                     places,
@@ -544,7 +557,7 @@ impl<'a> Places<'a> {
                     rest_severity: severity_of(rest_ns),
                 })
             }),
-            is_complete,
+            is_complete: true,
             lasted_ns: of.duration_ns,
         }
     }

@@ -206,6 +206,31 @@ fn where_one_computes_and_the_other_sleeps_the_boundary_is_exact() {
 }
 
 #[test]
+fn of_one_place_the_times_say_why_and_of_several_the_samples() {
+    let causes = |thread: &mut Thread, by_times| {
+        thread.profile.extend(extent(thread.at_ms), by_times);
+        let seen = thread.profile.whereabouts();
+        let places = seen.profile.unwrap().places.clone();
+        assert_eq!(places[0].cause, Cause::from(seen.judgement));
+        places
+            .into_iter()
+            .map(|place| place.cause)
+            .collect::<Vec<_>>()
+    };
+    let (fsync, on_cpu) = (Judgement::Blocked(74), Cause::OnCpu);
+    let mut thread = Thread::new();
+    thread.goes_on(RUN, 20).seen(RUN, "a", 1);
+    assert_eq!(causes(&mut thread, fsync), [fsync.into()]);
+    assert_eq!(
+        causes(&mut thread, Judgement::Starved),
+        vec![on_cpu.clone()]
+    );
+    thread.goes_on(SLEEP, 15).wakes().seen(SLEEP, "b", 2);
+    let slept = Judgement::Blocked(230).into();
+    assert_eq!(causes(&mut thread, fsync), [on_cpu, slept]);
+}
+
+#[test]
 fn a_line_that_called_something_is_a_place_of_its_own_and_repeats_add_up() {
     let mut thread = Thread::new();
     for line in [4, 5, 4, 4] {
