@@ -38,6 +38,8 @@ macro_rules! tell {
             off_cpu_ms = stall.off_cpu().as_secs_f64() * 1e3,
             waiting_ms = stall.waiting().as_secs_f64() * 1e3,
             culprit = stall.stack().and_then(Stack::culprit).map(tracing::field::display),
+            culprit_ms = stall.places().next().map(|place| place.time().as_secs_f64() * 1e3),
+            seen_ms = stall.seen().as_secs_f64() * 1e3,
             leaf = stall.stack().and_then(Stack::leaf).map(Frame::shown_function),
             suppressed = $suppressed,
             "{}",

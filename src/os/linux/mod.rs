@@ -4,11 +4,14 @@
 
 use crate::blocking::Detection;
 
+mod apart;
 mod calls;
 mod capture;
+mod computing;
 #[cfg(test)]
 mod cost;
 mod debug_file;
+mod directed;
 mod dwarf;
 #[cfg(all(test, target_arch = "x86_64"))]
 #[allow(clippy::print_stdout, clippy::unwrap_used)]
@@ -20,6 +23,7 @@ mod event;
 mod files;
 mod frame;
 mod handler;
+mod image;
 #[cfg(all(feature = "interpose", target_env = "gnu"))]
 mod interpose;
 mod loaded;
@@ -28,12 +32,15 @@ mod memory_left;
 mod modules;
 mod own;
 mod own_stack;
+mod paged;
 mod position;
 mod ranges;
 mod region;
 mod request;
 mod sections;
 mod signal;
+mod slice;
+mod split;
 #[cfg(test)]
 mod storm;
 mod symbol_table;

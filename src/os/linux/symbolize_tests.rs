@@ -65,10 +65,11 @@ fn compressed_debug_info_is_read_as_well() {
             .output();
         // Not every machine has the tool, nor every version of the tool each method.
         if pack.is_ok_and(|pack| pack.status.success()) {
-            let file = DebugFile::open(&packed, None, MemoryLeft::default);
+            let file =
+                DebugFile::open(&module_of(packed.to_str().unwrap())[0], MemoryLeft::default);
             if let Some(lack) = file.lack() {
                 // With full debug info this very program is too large.
-                assert!(lack.contains("compressed"), "{lack}");
+                assert!(lack.reason.contains("compressed"), "{lack:?}");
             } else {
                 assert!(file.own_bytes() > 1 << 20, "it was compressed");
                 finds_the_same(packed.to_str().unwrap());
@@ -80,7 +81,7 @@ fn compressed_debug_info_is_read_as_well() {
 
 fn finds_the_same(file: &str) {
     let loader = addr2line::Loader::new(file).unwrap();
-    let mut ours = DebugFile::open(Path::new(file), None, MemoryLeft::default);
+    let mut ours = DebugFile::open(&module_of(file)[0], MemoryLeft::default);
     let (mut same, mut other) = (0, Vec::new());
     for address in addresses(file, 20_000) {
         let expected = by_addr2line(&loader, address);
@@ -204,7 +205,8 @@ fn memory_beside_the_size_of_debug_info() {
     // A thread of its own, as the symbolizer has: what its allocator keeps counts.
     let measured = std::thread::spawn(|| {
         let file = debug_file();
-        let elf = super::super::elf::Elf::open(Path::new(&file)).unwrap();
+        let elf =
+            super::super::elf::Elf::open(Path::new(&file), super::super::elf::Kind::Image).unwrap();
         let sections = super::super::dwarf::NEEDED
             .iter()
             .filter_map(|name| elf.named(name));

@@ -8,8 +8,11 @@
 
 mod case;
 mod lacks;
+mod moment;
 mod one_poll;
 mod open;
+mod profile;
+mod sampling;
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::{AcqRel, Acquire};
