@@ -65,12 +65,7 @@ impl Age {
     }
 
     /// What is to be excused of it by the first look, and what the thread has done.
-    pub(crate) fn first(
-        mut self,
-        now_ns: u64,
-        excuse: Excuse,
-        times: Option<ThreadTimes>,
-    ) -> Self {
+    pub(crate) fn first(mut self, now_ns: u64, excuse: Excuse, times: Option<ThreadTimes>) -> Self {
         let excuse = excuse.within(self.elapsed_ns(now_ns));
         let excused_ns = self.excused_by(excuse);
         self.advance(now_ns, Excuse::default(), times);

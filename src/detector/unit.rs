@@ -1,6 +1,7 @@
 //! One worker, or one thread that polls without being one: its holds and its episode.
 
 use crate::clock;
+use crate::detector::Told;
 use crate::detector::age::Age;
 use crate::detector::hold::{PollHold, TurnHold};
 use crate::detector::observation::{
@@ -9,7 +10,6 @@ use crate::detector::observation::{
 use crate::detector::place::Detached;
 use crate::detector::waiting::ThreadTimes;
 use crate::detector::weight::{Weight, time_until_above};
-use crate::detector::Told;
 use crate::severity::Thresholds;
 use crate::stall::{Phase, StallKind};
 
@@ -411,7 +411,11 @@ impl Held {
 
     /// Ends the episode because the watchdog stops.
     pub(crate) fn cut_off(&mut self, now_ns: u64, teller: &mut Teller<'_>) {
-        let age = match (self.episode.as_ref().map(Episode::poll), &self.poll, &self.turn) {
+        let age = match (
+            self.episode.as_ref().map(Episode::poll),
+            &self.poll,
+            &self.turn,
+        ) {
             (Some(Some(_)), Some(poll), _) => poll.age.clone(),
             (Some(None), _, Some(turn)) => turn.age.clone(),
             _ => return,
