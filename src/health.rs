@@ -178,7 +178,9 @@ impl Health {
         self.symbolizer_panics
     }
 
-    /// Stalls that were not told to tracing because their culprit had many; callbacks and reports have them.
+    /// Stalls of which no event was made, though reports have them: those that tracing was
+    /// not given because their culprit had many, and those for want of a CPU beyond one a
+    /// minute.
     pub const fn suppressed(&self) -> u64 {
         self.suppressed
     }

@@ -392,8 +392,11 @@ impl Stall {
 
     /// The highest severity it has reached.
     ///
-    /// Time that the thread spent waiting for a CPU counts a quarter at most:
-    /// a stall of 120 ms of which 60 were such waiting is no MEDIUM one.
+    /// Time in which its thread waited for a CPU does not count, if that is more than a
+    /// sixteenth: a stall of 120 ms of which 60 were such waiting is no MEDIUM one. What
+    /// would be none without such waiting is one all the same where a quarter of it is as
+    /// long as the lowest threshold: its severity is the lowest, its cause
+    /// [`Cause::Starved`]. Of those, one a minute is an event; reports have all.
     pub const fn severity(&self) -> Severity {
         self.severity
     }
@@ -529,6 +532,10 @@ impl fmt::Display for Stall {
         // Less would only distract from what it was.
         if self.suspended_ns > self.duration_ns / 16 {
             write!(f, ", {:.1?} of it standing still", self.suspended())?;
+        }
+        // As with the severity, which is without.
+        if self.waiting_ns > self.duration_ns / 16 {
+            write!(f, ", {:.1?} of it waiting for a CPU", self.waiting())?;
         }
         match (self.one_poll, self.known_polls) {
             (Some(Confidence::High), _) => f.write_str(", in one poll")?,

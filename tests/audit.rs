@@ -312,11 +312,9 @@ async fn computing_is_a_stall_and_not_blocking() {
     assert!(culprit.file().unwrap().contains("tests/"), "{culprit}");
 }
 
-/// Starved, rightly, if it waited for a CPU for most of it.
+/// However long it waited for a CPU besides.
 fn assert_computed(stall: &Stall) {
-    let waited = stall.waiting() > stall.on_cpu() + stall.off_cpu();
-    let cause = if waited { Cause::Starved } else { Cause::OnCpu };
-    assert_eq!(stall.cause(), cause, "{stall}");
+    assert_eq!(stall.cause(), Cause::OnCpu, "{stall}");
     assert!(stall.on_cpu() >= ms(10), "{stall}");
 }
 

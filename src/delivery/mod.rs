@@ -47,6 +47,11 @@ pub(crate) enum Message {
     NoStacks(Arc<str>),
     /// For so long the whole process stood still.
     Standstill(Duration),
+    /// Of the time in which a thread could have run, the part in which it had no CPU.
+    Starving {
+        percent: u64,
+        reason: Arc<str>,
+    },
 }
 
 /// What went wrong in delivering.

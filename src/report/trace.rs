@@ -46,7 +46,7 @@ impl Report {
                     "places": stall.places().map(|place| json!({
                         "at": stall.name_of(Some(place.stack())),
                         "cause": place.cause().to_string(),
-                        "ms": place.time().as_secs_f64() * 1e3,
+                        "ms": place.time().as_micros() as f64 / 1e3,
                         "samples": place.samples(),
                     })).collect::<Vec<_>>(),
                 },

@@ -356,7 +356,8 @@ impl Watchdog {
             stack_misses: self.shared.stack_misses.load(Relaxed) + self.shared.unasked(),
             no_stacks: lock(&self.shared.no_stacks).clone(),
             symbolizer_panics: self.shared.symbolizer_panics.load(Relaxed),
-            suppressed: self.shared.delivery.stats.suppressed.load(Relaxed),
+            suppressed: self.shared.delivery.stats.suppressed.load(Relaxed)
+                + self.shared.starved_quietly.load(Relaxed),
             folded_names: registry().folded_labels(),
             untracked: registry().untracked(),
             unwatched_threads: registry().refused_threads(),

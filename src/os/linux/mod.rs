@@ -10,6 +10,7 @@ mod capture;
 mod computing;
 #[cfg(test)]
 mod cost;
+mod cpu_shortage;
 mod debug_file;
 mod directed;
 mod dwarf;
@@ -56,6 +57,7 @@ mod unwind;
 mod walk;
 
 pub(crate) use capture::Capturer;
+pub(crate) use cpu_shortage::cpu_shortage;
 pub(crate) use event::AutoResetEvent;
 pub(crate) use modules::module_files;
 pub(crate) use own::{

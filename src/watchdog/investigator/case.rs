@@ -155,6 +155,9 @@ impl Case {
         open.turn = transition.turn;
         open.note(transition.doing);
         let now_ns = self.settings.clock.now_ns();
+        if told.is_starved && told.phase == Phase::Started {
+            self.say_why_starved(told);
+        }
         if !transition.is_over {
             open.have_next_stack(0);
             self.look(&mut open, capturers);
@@ -202,6 +205,17 @@ impl Case {
                 self.open.remove(&oldest);
             }
             self.open.insert(told.id, open);
+        }
+    }
+
+    /// Of many stalls for want of a CPU one a minute comes here.
+    fn say_why_starved(&self, told: &Told) {
+        let shares = told.shares;
+        let all_ns = shares.cpu_ns + shares.waiting_ns + shares.blocked_ns;
+        if let Some(percent) = (shares.waiting_ns * 100).checked_div(all_ns) {
+            let reason = crate::os::cpu_shortage().into();
+            let message = Message::Starving { percent, reason };
+            self.settings.shared.delivery.send(&message);
         }
     }
 
