@@ -1,6 +1,9 @@
 use super::*;
 use crate::detector::Spent;
+use std::time::Duration;
+
 use crate::stall::{Cause, Frame};
+use crate::trim;
 
 const MS: u64 = 1_000_000;
 const SLEEP: Doing = Doing::Blocked(230);
