@@ -108,6 +108,14 @@ impl Stall {
     /// theirs; at most 16. One place is one function of the user's code; where that called
     /// something else, one line of it. A place whose stack has no function of the user's
     /// comes first only if it has more time than all others together.
+    ///
+    /// ```
+    /// # fn show(stall: &stallscope::Stall) {
+    /// for place in stall.places() {
+    ///     println!("{:.0} % at {:?}", place.share() * 100.0, place.stack().culprit());
+    /// }
+    /// # }
+    /// ```
     pub fn places(&self) -> impl Iterator<Item = Place<'_>> {
         let alone = match &self.profile {
             Some(_) => None,

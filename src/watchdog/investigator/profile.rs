@@ -9,19 +9,16 @@
 //! is kept once is told by what the symbolizer makes of it: until then each is one of its
 //! own.
 
-use std::cmp::Reverse;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
-use std::sync::Arc;
-use std::time::Duration;
 
 use crate::cause::Judgement;
 use crate::detector::Told;
 use crate::os::Doing;
-use crate::profile::{self, SeenPlace};
 use crate::severity::{Severity, Thresholds};
 use crate::stall::{Phase, Stack};
-use crate::trim;
 use crate::watchdog::investigator::moment::{Moment, Own, Span};
+use crate::watchdog::investigator::places::{Places, is_same};
+use crate::watchdog::investigator::tally::Tally;
 use crate::watchdog::transition::Whereabouts;
 
 /// How many different stacks of one stall are kept at most, and how many at least,
@@ -30,12 +27,8 @@ const MOST_STACKS: usize = 64;
 const FEWEST_STACKS: usize = 4;
 /// Of all stalls in progress of one watchdog together, some 5 KiB each.
 const ALL_STACKS: usize = 4_096;
-/// How many places are told of one stall.
-const MOST_PLACES: usize = 16;
 /// How many copies of one stack are known again without the symbolizer.
 const MOST_COPIES: usize = 32;
-/// How many kinds of sleep are told apart at one place.
-const MOST_SLEEPS: usize = 8;
 
 /// How many stacks one stall may have while there are so many.
 pub(super) fn room_among(stalls: usize) -> usize {
@@ -58,63 +51,6 @@ pub(super) enum Taken {
     Known,
     /// To be symbolized, and [resolved](Profile::resolve) under this number.
     New(u32),
-}
-
-/// Time at one place.
-#[derive(Clone, Debug, Default)]
-struct Tally {
-    running_ns: u64,
-    asleep: Vec<(Doing, u64)>,
-    /// It slept, but was not seen asleep.
-    unseen_sleep_ns: u64,
-    samples: u64,
-}
-
-impl Tally {
-    fn add(&mut self, doing: Doing, own: Own) {
-        self.running_ns += own.cpu_ns;
-        self.add_sleep(doing.is_asleep().then_some(doing), own.off_ns);
-    }
-
-    fn add_sleep(&mut self, how: Option<Doing>, ns: u64) {
-        let known = self.asleep.iter().position(|(kind, _)| Some(*kind) == how);
-        if let Some((_, sum)) = known.and_then(|at| self.asleep.get_mut(at)) {
-            *sum += ns;
-        } else if let Some(how) = how.filter(|_| self.asleep.len() < MOST_SLEEPS) {
-            self.asleep.push((how, ns));
-        } else {
-            self.unseen_sleep_ns += ns;
-        }
-    }
-
-    fn add_all(&mut self, other: &Tally) {
-        self.running_ns += other.running_ns;
-        self.unseen_sleep_ns += other.unseen_sleep_ns;
-        self.samples += other.samples;
-        for (how, ns) in &other.asleep {
-            self.add_sleep(Some(*how), *ns);
-        }
-    }
-
-    fn asleep_ns(&self) -> u64 {
-        let known: u64 = self.asleep.iter().map(|(_, ns)| ns).sum();
-        known + self.unseen_sleep_ns
-    }
-
-    fn ns(&self) -> u64 {
-        self.running_ns + self.asleep_ns()
-    }
-
-    fn judgement(&self) -> Judgement {
-        let longest = self.asleep.iter().max_by_key(|(_, ns)| *ns);
-        match longest {
-            _ if self.ns() == 0 => Judgement::Unknown,
-            _ if self.running_ns >= self.asleep_ns() => Judgement::OnCpu,
-            Some((Doing::Blocked(number), _)) => Judgement::Blocked(*number),
-            Some((Doing::Faulting, _)) => Judgement::PageFault,
-            Some((Doing::Running, _)) | None => Judgement::Unknown,
-        }
-    }
 }
 
 /// A stack, with all that is the same for those who read it.
@@ -393,11 +329,8 @@ impl Profile {
                 places.add(stack, &tally);
             }
         }
-        // Of one place alone the thread's times are known better than by samples.
-        if let [only] = &mut places.0[..]
-            && seen_ns >= of.duration_ns.saturating_sub(of.lost_ns) / 2
-        {
-            only.by_times = Some(self.by_times);
+        if seen_ns >= of.duration_ns.saturating_sub(of.lost_ns) / 2 {
+            places.judge_by_times(self.by_times);
         }
         let is_complete = self.kept.iter().all(|kept| kept.stack.is_some());
         let mut seen = places.told(of, &self.pace.thresholds, seen_ns);
@@ -432,134 +365,6 @@ impl Profile {
             Some((first, begin.doing, own(begin.doing, before_ns))),
             Some((last, end.doing, own(end.doing, after_ns))),
         ]
-    }
-}
-
-/// What makes two stacks of one place: function and file of the culprit, and the line where
-/// it called something that matters. `None`: without a function of the user's.
-type Key<'a> = Option<(&'a str, &'a str, Option<u32>)>;
-
-fn key(stack: &Stack) -> Key<'_> {
-    let culprit = stack.culprit()?;
-    let function = culprit.function.as_deref().unwrap_or_default();
-    let file = culprit.file.as_deref().unwrap_or_default();
-    let line = culprit.line.filter(|_| !trim::computes(stack));
-    Some((function, file, line))
-}
-
-/// Whether two stacks need not be told apart, not even for their lines.
-fn is_same(one: &Stack, other: &Stack) -> bool {
-    let line = |stack: &Stack| stack.culprit().and_then(|culprit| culprit.line);
-    match (key(one), key(other)) {
-        (None, None) => one.frames.first() == other.frames.first(),
-        (one_key, other_key) => one_key == other_key && line(one) == line(other),
-    }
-}
-
-/// One place, and the stack with most of its time.
-#[derive(Debug)]
-struct Group<'a> {
-    key: Key<'a>,
-    stack: &'a Stack,
-    longest_ns: u64,
-    tally: Tally,
-    by_times: Option<Judgement>,
-}
-
-impl Group<'_> {
-    fn judgement(&self) -> Judgement {
-        let judgement = match self.by_times {
-            None | Some(Judgement::Unknown | Judgement::Starved | Judgement::Suspended) => {
-                self.tally.judgement()
-            }
-            Some(by_times) => by_times,
-        };
-        judgement.refined(Some(self.stack))
-    }
-}
-
-/// Stacks by place.
-#[derive(Debug, Default)]
-struct Places<'a>(Vec<Group<'a>>);
-
-impl<'a> Places<'a> {
-    fn add(&mut self, stack: &'a Stack, tally: &Tally) {
-        let key = key(stack);
-        match self.0.iter_mut().find(|group| group.key == key) {
-            Some(group) => {
-                if tally.ns() > group.longest_ns {
-                    group.longest_ns = tally.ns();
-                    group.stack = stack;
-                }
-                group.tally.add_all(tally);
-            }
-            None => self.0.push(Group {
-                key,
-                stack,
-                longest_ns: tally.ns(),
-                tally: tally.clone(),
-                by_times: None,
-            }),
-        }
-    }
-
-    /// By time. One without a function of the user's comes first only if it has more than
-    /// all others: else it is what happened beside.
-    fn sort(&mut self) {
-        let named = self.0.iter().filter(|group| group.key.is_some());
-        let named_ns: u64 = named.map(|group| group.tally.ns()).sum();
-        self.0.sort_by_key(|group| {
-            let ns = group.tally.ns();
-            let beside = group.key.is_none() && ns <= named_ns && named_ns > 0;
-            (beside, Reverse(ns))
-        });
-    }
-
-    fn told(mut self, of: &Extent, thresholds: &Thresholds, seen_ns: u64) -> Whereabouts {
-        self.sort();
-        let own_ns = of.duration_ns.saturating_sub(of.lost_ns);
-        let severity_of = |ns: u64| thresholds.severity_of(Duration::from_nanos(ns));
-        let mut rest_ns = own_ns;
-        let mut places: Vec<SeenPlace> = Vec::new();
-        for group in self.0.iter().take(MOST_PLACES) {
-            let time_ns = group.tally.ns().min(of.duration_ns);
-            if !places.is_empty() && time_ns < of.duration_ns / 100 {
-                continue;
-            }
-            let severity = severity_of(time_ns);
-            if severity.is_some() {
-                rest_ns = rest_ns.saturating_sub(time_ns);
-            }
-            places.push(SeenPlace {
-                stack: (!places.is_empty()).then(|| group.stack.clone()),
-                time_ns,
-                samples: group.tally.samples,
-                cause: group.judgement().into(),
-                severity,
-            });
-        }
-        // All of it: that it could not be measured to the last is no reason for less.
-        if let [only] = &mut places[..]
-            && only.time_ns >= own_ns / 10 * 9
-        {
-            only.severity = Some(of.severity);
-            rest_ns = own_ns.saturating_sub(only.time_ns);
-        }
-        let first = self.0.first();
-        Whereabouts {
-            stack: first.map(|group| group.stack.clone()),
-            judgement: first.map_or(Judgement::Unknown, Group::judgement),
-            profile: first.map(|_| {
-                Arc::new(profile::Profile {
-                    places,
-                    seen_ns: seen_ns.min(of.duration_ns),
-                    rest_ns,
-                    rest_severity: severity_of(rest_ns),
-                })
-            }),
-            is_complete: true,
-            lasted_ns: of.duration_ns,
-        }
     }
 }
 

@@ -1,6 +1,9 @@
 use super::*;
 use crate::detector::Spent;
+use std::time::Duration;
+
 use crate::stall::{Cause, Frame};
+use crate::trim;
 
 const MS: u64 = 1_000_000;
 const SLEEP: Doing = Doing::Blocked(230);
@@ -273,19 +276,15 @@ fn a_function_that_computes_is_one_place_with_the_line_that_has_most() {
 
 #[test]
 fn a_place_that_nobody_can_name_replaces_no_other_unless_it_is_most_of_it() {
-    for (named_ms, nameless_ms, first) in [(30, 29, "a"), (30, 60, "")] {
+    // More than either of the others, and more than both.
+    for (nameless_ms, first) in [(40, "a"), (70, "")] {
         let mut thread = Thread::new();
-        thread.goes_on(SLEEP, 10).seen(SLEEP, "a", 1);
-        thread
-            .goes_on(SLEEP, named_ms - 10)
-            .seen(SLEEP, "a", 1)
-            .wakes();
-        thread.seen(SLEEP, "", 0);
-        let seen = thread
-            .goes_on(SLEEP, nameless_ms)
-            .seen(SLEEP, "", 0)
-            .ended();
-        assert_eq!(told(&seen)[0].0, first, "{named_ms} {nameless_ms}");
+        for (name, ms) in [("a", 30), ("b", 25), ("", nameless_ms)] {
+            thread.goes_on(SLEEP, 1).wakes().seen(SLEEP, name, 1);
+            thread.goes_on(SLEEP, ms).seen(SLEEP, name, 1);
+        }
+        let seen = thread.ended();
+        assert_eq!(told(&seen)[0].0, first, "{nameless_ms}");
     }
 }
 
@@ -300,6 +299,17 @@ fn a_look_speaks_for_a_while_only_and_standstills_are_nobodys() {
     assert_eq!(profile.places[0].time_ns, 40 * MS);
     assert_eq!(profile.rest_ns, 360 * MS);
     assert_eq!(profile.rest_severity, Some(Severity::Medium));
+
+    let mut thread = Thread::new();
+    thread.goes_on(RUN, 20).seen(RUN, "a", 1);
+    let seen = thread.goes_on(RUN, 380).seen(RUN, "b", 2).ended();
+    assert_eq!(
+        told(&seen),
+        [
+            place("b", 2, 100, Severity::Medium),
+            place("a", 1, 40, Severity::Monitor)
+        ]
+    );
 
     let mut thread = Thread::new();
     thread.goes_on(SLEEP, 20).seen(SLEEP, "a", 1);
