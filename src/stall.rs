@@ -511,6 +511,8 @@ impl Stall {
         self.cause = seen.cause(by_times).into();
         if self.ongoing {
             self.duration_ns = self.duration_ns.max(seen.lasted_ns);
+            let waited_ns = seen.lost_ns.saturating_sub(self.suspended_ns);
+            self.waiting_ns = self.waiting_ns.max(waited_ns);
         }
     }
 

@@ -54,6 +54,8 @@ pub(crate) struct Whereabouts {
     pub(crate) is_complete: bool,
     /// How long the stall has lasted by then, at least.
     pub(crate) lasted_ns: u64,
+    /// Of that, for how long its thread has waited for a CPU or the process stood still.
+    pub(crate) lost_ns: u64,
 }
 
 impl Whereabouts {
@@ -63,6 +65,7 @@ impl Whereabouts {
         profile: None,
         is_complete: true,
         lasted_ns: 0,
+        lost_ns: 0,
     };
 
     /// Why the thread did not go on, where that is said with the place: `by_times` is what

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// In words: how many CPUs there are, whether a quota is the reason, and the load.
 ///
@@ -86,7 +86,7 @@ fn tightest_quota(groups: &str, root: &Path) -> Option<Quota> {
 }
 
 /// Only one that has been used up: any other keeps nobody waiting.
-fn quota_in(group: &PathBuf) -> Option<Quota> {
+fn quota_in(group: &Path) -> Option<Quota> {
     let read = |name: &str| fs::read_to_string(group.join(name)).ok();
     let number = |name: &str| read(name)?.trim().parse::<u64>().ok();
     let (quota_us, period_us) = match read("cpu.max") {

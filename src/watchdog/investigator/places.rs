@@ -152,6 +152,7 @@ impl<'a> Places<'a> {
             }),
             is_complete: true,
             lasted_ns: of.duration_ns,
+            lost_ns: of.lost_ns,
         }
     }
 }

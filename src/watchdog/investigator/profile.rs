@@ -301,9 +301,11 @@ impl Profile {
     /// Its extent now: where it goes on, it has lasted until the last look at least.
     fn extent(&self) -> Extent {
         let mut of = self.of;
-        if let Some((_, span)) = self.last.filter(|_| !of.is_over) {
-            let lasted_ns = span.to.at_ns.saturating_sub(of.start_ns);
+        if let (Some((_, first)), Some((_, last)), false) = (self.first, self.last, of.is_over) {
+            let lasted_ns = last.to.at_ns.saturating_sub(of.start_ns);
             of.duration_ns = of.duration_ns.max(lasted_ns);
+            let lost_ns = self.lost_before_ns + first.from.lost_ns(&last.to);
+            of.lost_ns = of.lost_ns.max(lost_ns).min(of.duration_ns);
         }
         of
     }
