@@ -10,6 +10,8 @@ use crate::trim;
 pub(crate) struct Evidence {
     /// What it has done since soon after the stall began.
     pub(crate) shares: Shares,
+    /// Its own time alone, without that, would be no stall.
+    pub(crate) is_starved: bool,
     /// For how much of the stall the whole process stood still, and how long it is.
     pub(crate) suspended_ns: u64,
     pub(crate) duration_ns: u64,
@@ -69,25 +71,20 @@ pub(crate) fn judge(evidence: &Evidence) -> Judgement {
     if evidence.suspended_ns > evidence.duration_ns / 2 {
         return Judgement::Suspended;
     }
-    let Shares {
-        cpu_ns,
-        waiting_ns,
-        blocked_ns,
-        ..
-    } = evidence.shares;
-    let all_ns = cpu_ns + waiting_ns + blocked_ns;
-    if all_ns == 0 {
-        return match evidence.last {
-            Some(Doing::Running) => Judgement::OnCpu,
-            _ => asleep(evidence.last),
-        };
+    if evidence.is_starved {
+        return Judgement::Starved;
     }
-    if waiting_ns > all_ns / 2 {
-        Judgement::Starved
-    } else if blocked_ns > cpu_ns {
+    // However long it has waited for a CPU besides: its own time is what made the stall.
+    let Shares {
+        cpu_ns, blocked_ns, ..
+    } = evidence.shares;
+    if blocked_ns > cpu_ns {
         asleep(evidence.asleep)
-    } else {
+    } else if cpu_ns > 0 {
         Judgement::OnCpu
+    } else {
+        // That it runs, or could, at one moment is no CPU time.
+        asleep(evidence.last)
     }
 }
 
@@ -133,14 +130,20 @@ mod tests {
         #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
         assert_eq!(words(&evidence(1, 0, 20)), blocked("fsync"));
         assert_eq!(words(&evidence(20, 5, 3)), Cause::OnCpu);
-        assert_eq!(words(&evidence(5, 20, 3)), Cause::Starved);
+        // A busy machine is no excuse for what a thread itself does.
+        assert_eq!(words(&evidence(5, 20, 3)), Cause::OnCpu);
+        let starved = Evidence {
+            is_starved: true,
+            ..evidence(5, 20, 3)
+        };
+        assert_eq!(words(&starved), Cause::Starved);
         let now = |last| {
             words(&Evidence {
                 last,
                 ..Evidence::default()
             })
         };
-        assert_eq!(now(Some(Doing::Running)), Cause::OnCpu);
+        assert_eq!(now(Some(Doing::Running)), Cause::Unknown);
         assert_eq!(now(Some(Doing::Faulting)), Cause::PageFault);
         assert_eq!(now(None), Cause::Unknown);
         assert_eq!(now(Some(Doing::Blocked(99_999))), blocked("syscall 99999"));

@@ -92,7 +92,8 @@ pub(crate) fn counter_ticks() -> Ticks {
 #[inline]
 pub(crate) fn ns_from_to(from: Ticks, to: Ticks) -> Option<u64> {
     let ticks = u128::from(to.checked_sub(from)?);
-    // Relaxed: who has a reading has seen `SOURCE`, and so this.
+    // Relaxed: a reading is taken by a thread that has acquired `SOURCE` or, of
+    // `counter_ticks`, a key that was made after it; so it has seen this.
     Some(((ticks * u128::from(SCALE.load(Relaxed))) >> SCALE_BITS) as u64)
 }
 

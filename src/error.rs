@@ -22,6 +22,7 @@ enum Kind {
         name: &'static str,
         source: io::Error,
     },
+    Runtime(io::Error),
     Json(serde_json::Error),
 }
 
@@ -45,6 +46,12 @@ impl Error {
     pub(crate) const fn thread(name: &'static str, source: io::Error) -> Self {
         Error {
             kind: Kind::Thread { name, source },
+        }
+    }
+
+    pub(crate) const fn runtime(source: io::Error) -> Self {
+        Error {
+            kind: Kind::Runtime(source),
         }
     }
 
@@ -98,6 +105,11 @@ impl fmt::Display for Error {
                 "the thread `{name}` could not be started: {source}; \
                  raise the limit of threads of this process or container"
             ),
+            Kind::Runtime(source) => write!(
+                f,
+                "the tokio runtime of the audit could not be built: {source}; \
+                 raise the limit of open files of this process or container"
+            ),
             // The parser quotes what it does not know, as it is.
             Kind::Json(source) => {
                 write!(f, "not a report in JSON: {}", sentence(&source.to_string()))
@@ -109,7 +121,7 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.kind {
-            Kind::Thread { source, .. } => Some(source),
+            Kind::Thread { source, .. } | Kind::Runtime(source) => Some(source),
             Kind::Json(source) => Some(source),
             Kind::Config { .. } | Kind::NoRuntime => None,
         }

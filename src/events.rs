@@ -2,6 +2,8 @@
 //!
 //! The fields are listed in [`crate::docs::events`].
 
+use std::time::Duration;
+
 use tracing::dispatcher::Dispatch;
 use tracing::span::Id;
 use tracing::subscriber::NoSubscriber;
@@ -31,13 +33,15 @@ macro_rules! tell {
             task_id = task.and_then(Task::id),
             location = task.and_then(Task::location).map(tracing::field::display),
             worker = stall.worker(),
-            duration_ms = stall.duration().as_secs_f64() * 1e3,
-            suspended_ms = stall.suspended().as_secs_f64() * 1e3,
+            duration_ms = ms(stall.duration()),
+            suspended_ms = ms(stall.suspended()),
             cause = %stall.cause(),
-            on_cpu_ms = stall.on_cpu().as_secs_f64() * 1e3,
-            off_cpu_ms = stall.off_cpu().as_secs_f64() * 1e3,
-            waiting_ms = stall.waiting().as_secs_f64() * 1e3,
+            on_cpu_ms = ms(stall.on_cpu()),
+            off_cpu_ms = ms(stall.off_cpu()),
+            waiting_ms = ms(stall.waiting()),
             culprit = stall.stack().and_then(Stack::culprit).map(tracing::field::display),
+            culprit_ms = stall.places().next().map(|place| ms(place.time())),
+            seen_ms = ms(stall.seen()),
             leaf = stall.stack().and_then(Stack::leaf).map(Frame::shown_function),
             suppressed = $suppressed,
             "{}",
@@ -49,6 +53,11 @@ macro_rules! tell {
 /// Fields are escaped as the message is: subscribers print both.
 fn shown_name(task: &Task) -> String {
     part(task.name()).to_string()
+}
+
+/// In microseconds: a fraction of a millisecond with more digits would be noise.
+fn ms(time: Duration) -> f64 {
+    time.as_micros() as f64 / 1e3
 }
 
 impl Emitter {
@@ -106,7 +115,7 @@ impl Emitter {
                 task_id = task.id(),
                 location = task.location().map(tracing::field::display),
                 state = %task.state(),
-                waiting_ms = task.since().as_secs_f64() * 1e3,
+                waiting_ms = ms(task.since()),
                 polls = task.polls(),
                 "stuck: {task}"
             );
@@ -132,8 +141,21 @@ impl Emitter {
             tracing::event!(
                 target: "stallscope",
                 tracing::Level::INFO,
-                standstill_ms = time.as_secs_f64() * 1e3,
+                standstill_ms = ms(time),
                 "the whole process stood still for {time:.1?}"
+            );
+        });
+    }
+
+    /// This process waits for CPUs for so much of the time.
+    pub(crate) fn emit_starving(&self, percent: u64, reason: &str) {
+        self.within(|| {
+            tracing::event!(
+                target: "stallscope",
+                tracing::Level::INFO,
+                waiting_percent = percent,
+                reason,
+                "this process waits for CPUs {percent} % of the time ({reason})"
             );
         });
     }

@@ -8,6 +8,9 @@ use crate::pool::BlockingPool;
 use crate::severity::Severity;
 use crate::stall::{Stall, is_zero};
 
+/// A worker that is held up for so much of a minute serves nobody well.
+const UNHEALTHY_PERMILLE: u16 = 500;
+
 /// How a runtime and its watchdog are at one moment.
 ///
 /// ```
@@ -20,6 +23,8 @@ use crate::stall::{Stall, is_zero};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Health {
     pub(crate) ongoing: Vec<Stall>,
+    #[serde(default)]
+    pub(crate) stalled_permille: u16,
     pub(crate) runtime_gone: bool,
     pub(crate) last_tick_ns: u64,
     #[serde(default)]
@@ -48,9 +53,13 @@ pub struct Health {
 }
 
 impl Health {
-    /// Whether no stall of [`Severity::High`] or above goes on and the watchdog is awake.
+    /// Whether no stall of [`Severity::High`] or above goes on, no worker was held up for
+    /// half of the last minute, and the watchdog is awake.
+    ///
+    /// For the last minute see [`stalled_share`](Health::stalled_share).
     pub fn is_healthy(&self) -> bool {
         self.is_watching()
+            && self.stalled_permille < UNHEALTHY_PERMILLE
             && self
                 .ongoing
                 .iter()
@@ -66,7 +75,17 @@ impl Health {
         self.asleep || self.last_tick() <= patience
     }
 
-    /// The stalls that go on, as they were when last told of.
+    /// For which share of the last minute, from 0 to 1, the worker that was held up the
+    /// most was so.
+    ///
+    /// Only stalls of [`Severity::Medium`] or above count, those in progress until now;
+    /// not those for want of a CPU, nor standstills of the process. A watchdog that is
+    /// younger than 10 s counts as one of 10 s: the first stall is not half of its life.
+    pub fn stalled_share(&self) -> f64 {
+        f64::from(self.stalled_permille) / 1e3
+    }
+
+    /// The stalls in progress, with their durations until now.
     pub fn ongoing(&self) -> &[Stall] {
         &self.ongoing
     }
@@ -159,7 +178,9 @@ impl Health {
         self.symbolizer_panics
     }
 
-    /// Stalls that were not told to tracing because their culprit had many; callbacks and reports have them.
+    /// Stalls of which no event was made, though reports have them: those that tracing was
+    /// not given because their culprit had many, and those for want of a CPU beyond one a
+    /// minute.
     pub const fn suppressed(&self) -> u64 {
         self.suppressed
     }

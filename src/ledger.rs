@@ -2,15 +2,15 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use crate::cause::Judgement;
+use crate::lately::Lately;
 use crate::report::{self, Adding, Fingerprint, Hotspot, SeverityCounts};
 use crate::severity::Severity;
-use crate::stall::{Location, Phase, Stack, Stall, StallEvent, StallId, StallKind};
-use crate::watchdog::transition::Finding;
+use crate::stall::{Location, Phase, Stall, StallEvent, StallId, StallKind, Task};
+use crate::watchdog::transition::{Finding, Whereabouts};
 
 /// How many stalls that are over are remembered one by one.
 const MAX_STALLS: usize = 1_000;
-/// How many stacks are kept that came before what they are of.
-const MAX_EARLY: usize = 64;
 /// How many culprits are summed up each; more are summed up together.
 const MAX_HOTSPOTS: usize = 256;
 
@@ -19,9 +19,6 @@ const MAX_HOTSPOTS: usize = 256;
 pub(crate) struct Ledger {
     ongoing: Vec<Stall>,
     over: VecDeque<Stall>,
-    /// A stack whose functions are known already is symbolized in microseconds: it
-    /// can be here before the event that it was taken for.
-    early: VecDeque<(StallId, Stack)>,
     forgotten: u64,
     /// Of stalls that are no longer remembered one by one.
     forgotten_hotspots: HashMap<Fingerprint, Adding>,
@@ -29,6 +26,7 @@ pub(crate) struct Ledger {
     by_task: HashMap<String, Vec<(Option<Location>, SeverityCounts)>>,
     max_severity: Option<Severity>,
     counts: SeverityCounts,
+    lately: Lately,
 }
 
 impl Ledger {
@@ -42,19 +40,19 @@ impl Ledger {
             .position(|other| other.id() == stall.id())
         {
             let before = self.ongoing.swap_remove(at);
-            stall.stack = Stack::better(before.stack, stall.stack);
+            if stall.stack.is_none() && before.stack.is_some() {
+                stall.stack = before.stack;
+                stall.profile = before.profile;
+                stall.cause = before.cause;
+            }
         }
-        if let Some(at) = self.early.iter().position(|(id, _)| *id == stall.id()) {
-            let early = self.early.remove(at).map(|(_, stack)| stack);
-            stall.stack = Stack::better(stall.stack.take(), early);
-        }
-        stall.refine_cause();
         if event.phase != Phase::Ended {
             self.ongoing.push(stall);
             return;
         }
         self.counts.count(stall.severity());
         self.count_for_task(&stall);
+        self.lately.add(&stall);
         if self.over.len() == MAX_STALLS
             && let Some(oldest) = self.over.pop_front()
         {
@@ -64,34 +62,28 @@ impl Ledger {
         self.over.push_back(stall);
     }
 
-    /// A stack of this stall has been symbolized.
-    pub(crate) fn attach(&mut self, id: StallId, stack: &Stack) {
-        // The latest are at the end.
-        let stalls = self.ongoing.iter_mut().chain(self.over.iter_mut().rev());
-        if let Some(stall) = stalls.into_iter().find(|stall| stall.id() == id) {
-            stall.stack = Stack::better(stall.stack.take(), Some(stack.clone()));
-            stall.refine_cause();
-            return;
+    /// More is known of where the thread of this stall was.
+    pub(crate) fn see(&mut self, id: StallId, by_times: Judgement, seen: &Whereabouts) {
+        if let Some(stall) = self.find(id) {
+            stall.see(by_times, seen);
         }
-        if self.early.len() == MAX_EARLY {
-            self.early.pop_front();
-        }
-        self.early.push_back((id, stack.clone()));
     }
 
     /// Something has been found out about this stall.
     pub(crate) fn update(&mut self, finding: &Finding) {
-        if let Some(stack) = &finding.stack {
-            self.attach(finding.id, stack);
-        }
-        let stalls = self.ongoing.iter_mut().chain(self.over.iter_mut().rev());
-        if let Some(stall) = stalls.into_iter().find(|stall| stall.id() == finding.id) {
-            stall.cause = finding.judgement.refined(stall.stack.as_ref()).into();
+        if let Some(stall) = self.find(finding.id) {
+            stall.see(finding.judgement, &finding.seen);
             if stall.kind == StallKind::Turn {
                 stall.one_poll = finding.one_poll;
                 stall.known_polls = stall.known_polls.max(Some(finding.polls));
             }
         }
+    }
+
+    fn find(&mut self, id: StallId) -> Option<&mut Stall> {
+        // The latest are at the end.
+        let mut stalls = self.ongoing.iter_mut().chain(self.over.iter_mut().rev());
+        stalls.find(|stall| stall.id() == id)
     }
 
     fn count_for_task(&mut self, stall: &Stall) {
@@ -116,14 +108,14 @@ impl Ledger {
         self.ongoing.clear();
     }
 
-    /// Those in progress, as they were when last told of.
-    pub(crate) fn ongoing(&self) -> &[Stall] {
-        &self.ongoing
-    }
-
-    /// Those over, the oldest first, then those in progress.
-    pub(crate) fn stalls(&self) -> Vec<Stall> {
-        self.over.iter().chain(&self.ongoing).cloned().collect()
+    /// Those in progress, with their durations until now.
+    pub(crate) fn ongoing(&self, now_ns: u64) -> Vec<Stall> {
+        let mut ongoing = self.ongoing.clone();
+        for stall in &mut ongoing {
+            let lasted_ns = now_ns.saturating_sub(stall.start_ns);
+            stall.duration_ns = stall.duration_ns.max(lasted_ns);
+        }
+        ongoing
     }
 
     pub(crate) const fn forgotten(&self) -> u64 {
@@ -134,46 +126,95 @@ impl Ledger {
         self.max_severity
     }
 
-    pub(crate) const fn counts(&self) -> SeverityCounts {
-        self.counts
+    /// All stalls, those in progress with their durations until now.
+    pub(crate) fn at(&self, now_ns: u64) -> Stalls<'_> {
+        Stalls {
+            ledger: self,
+            ongoing: self.ongoing(now_ns),
+        }
     }
 
-    /// Stalls that are over, of one watched future's name.
+    /// The stalls that the event loop's last minute is judged by.
+    pub(crate) const fn lately(&self) -> &Lately {
+        &self.lately
+    }
+}
+
+/// All stalls at one moment: a stall that never ends is one, too.
+#[derive(Debug)]
+pub(crate) struct Stalls<'a> {
+    ledger: &'a Ledger,
+    ongoing: Vec<Stall>,
+}
+
+impl Stalls<'_> {
+    pub(crate) fn counts(&self) -> SeverityCounts {
+        let mut counts = self.ledger.counts;
+        for stall in &self.ongoing {
+            counts.count(stall.severity());
+        }
+        counts
+    }
+
+    /// Of one watched future's name.
     pub(crate) fn counts_of(&self, name: &str, location: Option<&Location>) -> SeverityCounts {
-        let by_place = self.by_task.get(name);
-        by_place
+        let by_place = self.ledger.by_task.get(name);
+        let mut counts = by_place
             .and_then(|places| places.iter().find(|(place, _)| place.as_ref() == location))
             .map(|(_, counts)| *counts)
-            .unwrap_or_default()
+            .unwrap_or_default();
+        for stall in &self.ongoing {
+            if let Some(task) = stall.task()
+                && (task.name(), task.location()) == (name, location)
+            {
+                counts.count(stall.severity());
+            }
+        }
+        counts
+    }
+
+    /// The watched futures of those in progress.
+    pub(crate) fn tasks_in_progress(&self) -> impl Iterator<Item = &Task> {
+        self.ongoing.iter().filter_map(Stall::task)
     }
 
     /// The worst first.
     pub(crate) fn hotspots(&self) -> Vec<Hotspot> {
-        let mut by_fingerprint = self.forgotten_hotspots.clone();
-        for stall in &self.over {
+        let mut by_fingerprint = self.ledger.forgotten_hotspots.clone();
+        for stall in self.ledger.over.iter().chain(&self.ongoing) {
             add_up(&mut by_fingerprint, stall);
         }
         let mut hotspots: Vec<Hotspot> = by_fingerprint.into_values().map(Adding::done).collect();
         report::worst_first(&mut hotspots);
         hotspots
     }
+
+    /// Those over, the oldest first, then those in progress.
+    pub(crate) fn into_list(self) -> Vec<Stall> {
+        let over = self.ledger.over.iter().cloned();
+        over.chain(self.ongoing).collect()
+    }
 }
 
 fn add_up(hotspots: &mut HashMap<Fingerprint, Adding>, stall: &Stall) {
-    let mut fingerprint = Fingerprint::of(stall);
-    if !hotspots.contains_key(&fingerprint) && hotspots.len() >= MAX_HOTSPOTS {
-        fingerprint = Fingerprint::other();
+    for part in stall.parts() {
+        let mut fingerprint = Fingerprint::of(stall, &part);
+        if !hotspots.contains_key(&fingerprint) && hotspots.len() >= MAX_HOTSPOTS {
+            fingerprint = Fingerprint::other();
+        }
+        hotspots
+            .entry(fingerprint.clone())
+            .or_insert_with(|| Adding::new(fingerprint, stall, &part))
+            .add(stall, &part);
     }
-    hotspots
-        .entry(fingerprint.clone())
-        .or_insert_with(|| Adding::new(fingerprint, stall))
-        .add(stall);
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::stall::{Cause, Frame};
+    use crate::stall::{Cause, Frame, Stack};
 
     fn event(id: u64, phase: Phase) -> StallEvent {
         StallEvent {
@@ -195,6 +236,7 @@ mod tests {
                 one_poll: None,
                 cause: Cause::Unknown,
                 stack: None,
+                profile: None,
                 ongoing: phase != Phase::Ended,
             },
         }
@@ -212,67 +254,65 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_stack_may_come_before_its_stall_or_after_it() {
-        let mut ledger = Ledger::default();
-        ledger.attach(StallId(1), &stack(1));
-        ledger.enter(&event(1, Phase::Started));
-        ledger.enter(&event(1, Phase::Ended));
-        ledger.enter(&event(2, Phase::Started));
-        ledger.attach(StallId(2), &stack(2));
-        ledger.enter(&event(2, Phase::Ended));
-        ledger.enter(&event(3, Phase::Ended));
-        ledger.attach(StallId(3), &stack(3));
-        let stalls = ledger.stalls();
-        let stacks: Vec<_> = stalls.iter().map(Stall::stack).collect();
-        assert_eq!(stacks, [Some(&stack(1)), Some(&stack(2)), Some(&stack(3))]);
+    fn seen(line: u32, judgement: Judgement) -> Whereabouts {
+        Whereabouts {
+            stack: Some(stack(line)),
+            judgement,
+            ..Whereabouts::NOTHING
+        }
     }
 
     #[test]
-    fn a_later_stack_of_a_stall_that_escalates_replaces_the_one_before() {
+    fn what_is_seen_of_a_stall_is_kept_through_its_events() {
         let mut ledger = Ledger::default();
+        let see = |ledger: &mut Ledger, id, line| {
+            ledger.see(
+                StallId(id),
+                Judgement::Unknown,
+                &seen(line, Judgement::OnCpu),
+            );
+        };
+        see(&mut ledger, 1, 9);
         ledger.enter(&event(1, Phase::Started));
-        ledger.attach(StallId(1), &stack(1));
-        ledger.attach(StallId(1), &stack(2));
+        see(&mut ledger, 1, 1);
+        see(&mut ledger, 1, 2);
         ledger.enter(&event(1, Phase::Escalated));
         ledger.enter(&event(1, Phase::Ended));
-        assert_eq!(ledger.stalls()[0].stack(), Some(&stack(2)));
+        ledger.enter(&event(2, Phase::Ended));
+        see(&mut ledger, 2, 3);
+        let stalls = ledger.at(0).into_list();
+        let stacks: Vec<_> = stalls.iter().map(Stall::stack).collect();
+        assert_eq!(stacks, [Some(&stack(2)), Some(&stack(3))]);
+        assert!(stalls.iter().all(|stall| stall.cause() == Cause::OnCpu));
     }
 
     #[test]
-    fn a_later_stack_without_a_place_replaces_none_that_has_one() {
-        let placeless = Stack {
-            culprit: None,
-            ..stack(2)
-        };
+    fn a_stall_in_progress_counts_with_its_duration_until_now() {
         let mut ledger = Ledger::default();
         ledger.enter(&event(1, Phase::Started));
-        ledger.attach(StallId(1), &placeless);
-        assert_eq!(
-            ledger.ongoing()[0].stack(),
-            Some(&placeless),
-            "better than none"
-        );
-        ledger.attach(StallId(1), &stack(1));
-        ledger.attach(StallId(1), &placeless);
-        assert_eq!(ledger.ongoing()[0].stack(), Some(&stack(1)), "attached");
-        let mut ended = event(1, Phase::Ended);
-        ended.stall.stack = Some(placeless.clone());
-        ledger.enter(&ended);
-        assert_eq!(ledger.stalls()[0].stack(), Some(&stack(1)), "entered");
-        ledger.attach(StallId(2), &placeless);
-        let mut started = event(2, Phase::Started);
-        started.stall.stack = Some(stack(1));
-        ledger.enter(&started);
-        assert_eq!(ledger.ongoing()[0].stack(), Some(&stack(1)), "early");
+        ledger.enter(&event(2, Phase::Ended));
+        let stalls = ledger.at(70_000_000);
+        assert_eq!(stalls.counts().total(), 2);
+        let [both] = &stalls.hotspots()[..] else {
+            panic!("{stalls:?}")
+        };
+        assert_eq!(both.total(), Duration::from_millis(80));
+        let durations: Vec<_> = stalls.into_list().iter().map(Stall::duration).collect();
+        assert_eq!(durations, [10, 70].map(Duration::from_millis));
     }
 
     #[test]
-    fn stacks_whose_stalls_never_come_do_not_pile_up() {
+    fn where_the_code_is_not_to_blame_its_place_does_not_say_why() {
         let mut ledger = Ledger::default();
-        for id in 0..10_000 {
-            ledger.attach(StallId(id), &stack(1));
+        for (id, by_times, cause) in [
+            (1, Judgement::Starved, Cause::Starved),
+            (2, Judgement::Suspended, Cause::Suspended),
+            (3, Judgement::OnCpu, Cause::PageFault),
+            (4, Judgement::Unknown, Cause::PageFault),
+        ] {
+            ledger.enter(&event(id, Phase::Ended));
+            ledger.see(StallId(id), by_times, &seen(1, Judgement::PageFault));
+            assert_eq!(ledger.over.back().unwrap().cause, cause, "{by_times:?}");
         }
-        assert_eq!(ledger.early.len(), MAX_EARLY);
     }
 }

@@ -9,6 +9,7 @@ use tokio::runtime::{Handle, RuntimeFlavor, RuntimeMetrics};
 use crate::clock;
 use crate::detector::WorkerSeen;
 use crate::local;
+use crate::own_work::OwnTasks;
 use crate::registry::{Place, RuntimeId, Thread, registry};
 
 /// Whether a runtime has begun to shut down; set by [`Sentinel`].
@@ -53,6 +54,7 @@ pub(crate) struct Runtime {
     metrics: RuntimeMetrics,
     id: RuntimeId,
     flavor: RuntimeFlavor,
+    own_tasks: OwnTasks,
     gone: Gone,
 }
 
@@ -62,6 +64,7 @@ impl Runtime {
             metrics: handle.metrics(),
             id: local::runtime_id(handle),
             flavor: handle.runtime_flavor(),
+            own_tasks: OwnTasks::of(local::runtime_id(handle)),
             gone,
         }
     }
@@ -84,6 +87,15 @@ impl Runtime {
 
     pub(crate) fn alive_tasks(&self) -> usize {
         self.metrics.num_alive_tasks()
+    }
+
+    /// Whether it has no tasks but this library's own. Of a current-thread runtime the
+    /// root future is none of its tasks, so that does not show it.
+    pub(crate) fn is_vacant(&self) -> bool {
+        // Before those that are alive: else one of ours that begins in between would
+        // stand for one of the program's.
+        let own = self.own_tasks.count();
+        self.is_multi_thread() && self.alive_tasks() <= own
     }
 
     pub(crate) fn global_queue_depth(&self) -> usize {
@@ -135,6 +147,7 @@ impl Runtime {
             busy_ns: clock::ns_of(busy),
             computed_ns: 0,
             driven: self.is_driven(parks, busy),
+            own_work_ns: 0,
         }
     }
 

@@ -7,12 +7,15 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::advice::{self, Advice};
+use crate::cause::Judgement;
 use crate::escape::part;
 use crate::function_name;
 use crate::owner;
+use crate::profile::Profile;
 use crate::registry::{LabelId, registry};
 use crate::report::Confidence;
 use crate::severity::Severity;
+use crate::watchdog::transition::Whereabouts;
 
 /// A number that tells a stall from all others of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -386,18 +389,10 @@ impl Stack {
         self.on_behalf_of.as_deref()
     }
 
-    /// The later of two of one stall, unless it shows no place and the earlier does.
-    pub(crate) fn better(earlier: Option<Self>, later: Option<Self>) -> Option<Self> {
-        match (earlier, later) {
-            (Some(earlier), Some(later)) if later.culprit.is_none() => {
-                Some(if earlier.culprit.is_some() {
-                    earlier
-                } else {
-                    later
-                })
-            }
-            (earlier, later) => later.or(earlier),
-        }
+    /// The user's function that calls or awaits what takes so long.
+    pub(crate) fn innermost_of_user(&self) -> Option<usize> {
+        let of_user = |at: &usize| self.is_users(*at);
+        self.called_from.or_else(|| self.culprit.filter(of_user))
     }
 
     /// Whether this function of it is the user's.
@@ -461,6 +456,9 @@ pub struct Stall {
     pub(crate) one_poll: Option<Confidence>,
     pub(crate) cause: Cause,
     pub(crate) stack: Option<Stack>,
+    /// `None` where it was not sampled: in audits, and in reports of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) profile: Option<Arc<Profile>>,
     pub(crate) ongoing: bool,
 }
 
@@ -478,8 +476,11 @@ impl Stall {
 
     /// The highest severity it has reached.
     ///
-    /// Time that the thread spent waiting for a CPU counts a quarter at most:
-    /// a stall of 120 ms of which 60 were such waiting is no MEDIUM one.
+    /// Time in which its thread waited for a CPU does not count, if that is more than a
+    /// sixteenth: a stall of 120 ms of which 60 were such waiting is no MEDIUM one. What
+    /// would be none without such waiting is one all the same where a quarter of it is as
+    /// long as the lowest threshold: its severity is the lowest, its cause
+    /// [`Cause::Starved`]. Of those, one a minute is an event; reports have all.
     pub const fn severity(&self) -> Severity {
         self.severity
     }
@@ -557,12 +558,14 @@ impl Stall {
         self.one_poll
     }
 
-    /// Why it does not return, as far as that is known.
+    /// Why it does not return, as far as that is known: at the place where it was for
+    /// most of its time, see [`Stall::places`].
     pub fn cause(&self) -> Cause {
         self.cause.clone()
     }
 
-    /// Where the thread was, where that could be found out.
+    /// Where the thread was for most of the time, where that could be found out: the
+    /// first of its [`places`](Stall::places).
     pub const fn stack(&self) -> Option<&Stack> {
         self.stack.as_ref()
     }
@@ -570,9 +573,11 @@ impl Stall {
     /// What there is to say about it, and what to do.
     ///
     /// From the catalogue; that of a report's findings may be one's own, see
-    /// [`Report::advise`](crate::Report::advise).
+    /// [`Report::advise`](crate::Report::advise). It is about no line where less than half
+    /// of the stall was [seen](Stall::seen), nor of a turn that was seen there once.
     pub fn advice(&self) -> Advice {
-        advice::of(&self.cause, self.stack())
+        let stack = self.stack().filter(|_| self.is_sure());
+        advice::of(&self.cause, stack)
     }
 
     /// Whether it goes on: true in an [`Ended`](Phase::Ended) event only if the
@@ -583,30 +588,21 @@ impl Stall {
 }
 
 impl Stall {
-    /// Says more of the cause, now that there is a stack.
-    pub(crate) fn refine_cause(&mut self) {
-        if let Some(stack) = &self.stack {
-            let cause = std::mem::replace(&mut self.cause, Cause::Unknown);
-            self.cause = crate::cause::refine(cause, stack);
+    /// Takes note of where its thread was, and why it did not go on there.
+    pub(crate) fn see(&mut self, by_times: Judgement, seen: &Whereabouts) {
+        self.stack.clone_from(&seen.stack);
+        self.profile.clone_from(&seen.profile);
+        self.cause = seen.cause(by_times).into();
+        if self.ongoing {
+            self.duration_ns = self.duration_ns.max(seen.lasted_ns);
+            let waited_ns = seen.lost_ns.saturating_sub(self.suspended_ns);
+            self.waiting_ns = self.waiting_ns.max(waited_ns);
         }
     }
 
     /// By what stalls are counted together, as it is shown.
     pub(crate) fn culprit_name(&self) -> String {
-        if let Some(stack) = self.stack()
-            && let Some(culprit) = stack.culprit()
-        {
-            let whom = stack.for_whom().map(|whom| format!(", {whom}"));
-            return culprit.short() + &whom.unwrap_or_default();
-        }
-        match (&self.task, self.worker) {
-            (Some(task), _) => match &task.location {
-                Some(location) => format!("{} ({location})", part(&task.name)),
-                None => part(&task.name).to_string(),
-            },
-            (None, Some(worker)) => format!("turn of worker {worker}"),
-            (None, None) => "unknown".to_owned(),
-        }
+        self.name_of(self.stack())
     }
 }
 
@@ -623,11 +619,16 @@ impl fmt::Display for Stall {
         if self.suspended_ns > self.duration_ns / 16 {
             write!(f, ", {:.1?} of it standing still", self.suspended())?;
         }
+        // As with the severity, which is without.
+        if self.waiting_ns > self.duration_ns / 16 {
+            write!(f, ", {:.1?} of it waiting for a CPU", self.waiting())?;
+        }
         match (self.one_poll, self.known_polls) {
             (Some(Confidence::High), _) => f.write_str(", in one poll")?,
             (Some(Confidence::Medium), _) => f.write_str(", mostly in one poll")?,
             (Some(Confidence::Low), _) => f.write_str(", perhaps in one poll")?,
-            (None, Some(2..)) => write!(f, ", at least {} polls", self.known_polls.unwrap_or(0))?,
+            (None, Some(polls @ 2..)) => write!(f, ", at least {polls} polls")?,
+            (None, Some(_)) if !self.is_supported() => f.write_str(", at least 1 poll")?,
             (None, _) => {}
         }
         if let Some(task) = &self.task {
@@ -639,18 +640,7 @@ impl fmt::Display for Stall {
         if self.cause != Cause::Unknown {
             write!(f, ": {}", self.cause)?;
         }
-        if let Some(culprit) = self.stack().and_then(Stack::culprit) {
-            write!(f, " at {}", culprit.short())?;
-            if let Some(leaf) = self.stack().and_then(Stack::leaf) {
-                write!(f, " ({})", leaf.shown_function())?;
-            }
-            if let Some(whom) = self.stack().and_then(Stack::for_whom) {
-                write!(f, ", {whom}")?;
-            }
-        } else if let Some(location) = self.task().and_then(Task::location) {
-            write!(f, " (future made at {location})")?;
-        }
-        Ok(())
+        self.write_places(f)
     }
 }
 

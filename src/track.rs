@@ -5,6 +5,7 @@
 //! count of its references: where nobody holds one and none was used, nobody is
 //! left who could wake the future by itself.
 
+use std::collections::HashSet;
 use std::hint::black_box;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -113,7 +114,6 @@ struct Entry {
     polling: AtomicBool,
     /// When it was woken and has not been polled since; 0 if it was not.
     woken: AtomicU64,
-    told: AtomicBool,
     /// That of its task, or of whatever polls it.
     waker: Mutex<Option<Waker>>,
 }
@@ -219,7 +219,6 @@ impl Tracking {
         {
             thread.record_delay(self.entry.label, ns);
         }
-        self.entry.told.store(false, Relaxed);
         self.entry.since.store(now, Relaxed);
         self.entry.polling.store(true, Release);
     }
@@ -242,10 +241,17 @@ impl Drop for Tracking {
         let entry = tracked.entries.get_mut(self.at).and_then(Option::take);
         tracked.free.push(self.at);
         drop(tracked);
-        // After the lock: with it may go the task's waker.
+        // Here and after the locks: a waker's drop can run any code, and whoever else holds
+        // the entry then may hold a lock of ours.
+        let waker = lock(&self.entry.waker).take();
+        drop(waker);
         drop(entry);
     }
 }
+
+/// Held by whoever holds references to entries only to look at them: an entry's references
+/// are counted to see whether anything could wake its future.
+static LOOKING: Mutex<()> = Mutex::new(());
 
 /// How many are looked at before polls that wait for the lock get it.
 const PIECE: usize = 256;
@@ -273,6 +279,7 @@ fn entries(runtime: RuntimeId) -> Vec<Arc<Entry>> {
 
 /// The tracked futures of this runtime, the longest without a poll first.
 pub(crate) fn tasks(clock: &Calibrated, runtime: RuntimeId) -> Vec<LiveTask> {
+    let _alone = lock(&LOOKING);
     let now_ns = clock.now_ns();
     let entries = entries(runtime);
     let mut tasks: Vec<_> = entries
@@ -283,20 +290,40 @@ pub(crate) fn tasks(clock: &Calibrated, runtime: RuntimeId) -> Vec<LiveTask> {
     tasks
 }
 
-/// Those that have become stuck since they were last asked for.
-pub(crate) fn newly_stuck(clock: &Calibrated, runtime: RuntimeId, after_ns: u64) -> Vec<LiveTask> {
-    let now_ns = clock.now_ns();
-    let mut stuck = Vec::new();
-    for entry in entries(runtime) {
-        if !entry.told.load(Relaxed)
-            && let Some(task) = entry.look(clock, now_ns)
-            && task.is_stuck_for(after_ns)
-        {
-            entry.told.store(true, Relaxed);
-            stuck.push(task);
+/// The tracked futures that one watchdog has called stuck.
+#[derive(Debug, Default)]
+pub(crate) struct KnownStuck(HashSet<Stuck>);
+
+/// By the entry's address, and by when it was last polled: both only as long as the
+/// future is stuck.
+type Stuck = (usize, Ticks);
+
+impl KnownStuck {
+    /// Those that have become stuck since this was last asked.
+    pub(crate) fn newly(
+        &mut self,
+        clock: &Calibrated,
+        runtime: RuntimeId,
+        after_ns: u64,
+    ) -> Vec<LiveTask> {
+        let _alone = lock(&LOOKING);
+        let now_ns = clock.now_ns();
+        let mut stuck = HashSet::new();
+        let mut newly = Vec::new();
+        for entry in entries(runtime) {
+            let id = (Arc::as_ptr(&entry).addr(), entry.since.load(Relaxed));
+            if let Some(task) = entry.look(clock, now_ns)
+                && task.is_stuck_for(after_ns)
+            {
+                stuck.insert(id);
+                if !self.0.contains(&id) {
+                    newly.push(task);
+                }
+            }
         }
+        self.0 = stuck;
+        newly
     }
-    stuck
 }
 
 /// Whether there is a tracked future of this runtime.
@@ -319,7 +346,6 @@ impl Entry {
             since: AtomicU64::new(0),
             polling: AtomicBool::new(false),
             woken: AtomicU64::new(0),
-            told: AtomicBool::new(false),
             waker: Mutex::new(None),
         }
     }
@@ -348,5 +374,47 @@ impl Entry {
             polls: self.polls.load(Relaxed),
             busy_ns,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use tokio::runtime::{Builder, Handle};
+
+    use super::*;
+    use crate::{WatchExt, Watchdog, local};
+
+    #[test]
+    fn each_watchdog_hears_of_a_stuck_future_once_and_again_after_its_next_poll() {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let _watchdog = Watchdog::builder().track(true).start().unwrap();
+            let wakes = Arc::new(tokio::sync::Notify::new());
+            let woken = Arc::clone(&wakes);
+            let _task = tokio::spawn(
+                async move {
+                    woken.notified().await;
+                    pending::<()>().await;
+                }
+                .watched("stuck"),
+            );
+            tokio::task::yield_now().await;
+            let (clock, here) = (clock::calibrate(), local::runtime_id(&Handle::current()));
+            let mut watchdogs = [KnownStuck::default(), KnownStuck::default()];
+            let mut newly = || {
+                watchdogs
+                    .each_mut()
+                    .map(|known| known.newly(clock, here, 0).len())
+            };
+            assert_eq!(newly(), [1, 1]);
+            assert_eq!(newly(), [0, 0]);
+            wakes.notify_one();
+            for _ in 0..3 {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(newly(), [1, 1]);
+        });
     }
 }

@@ -1,6 +1,7 @@
 //! What a stack shows of its thread: pure functions of frames.
 
 use crate::async_name;
+use crate::function_name;
 use crate::owner::Ownership;
 use crate::place::{self, PlaceKind};
 use crate::stall::{Frame, Stack};
@@ -83,6 +84,56 @@ pub(crate) fn waits_for_lock(stack: &Stack) -> bool {
     names.clone().all(|name| !any(name, &NO_LOCKS)) && names.any(|name| any(name, &LOCKS))
 }
 
+/// Whether the culprit's own code computes: nothing that it calls matters by itself.
+pub(crate) fn computes(stack: &Stack) -> bool {
+    let called = stack.culprit.and_then(|at| stack.frames.get(..at));
+    let Some(called) = called else { return false };
+    let mut called = called.iter().rev();
+    // Through a plain function of the standard library another may be called.
+    called.next().is_none_or(is_plain) && !called.any(is_of_a_library)
+}
+
+/// Whether a function is one of those that code is made of: memory, numbers, collections,
+/// the clock.
+fn is_plain(frame: &Frame) -> bool {
+    const CRATES: [&str; 4] = ["core", "alloc", "hashbrown", "compiler_builtins"];
+    const MODULES: [&str; 5] = [
+        "std::time::",
+        "std::collections::",
+        "std::hash::",
+        "std::hint::",
+        "std::num::",
+    ];
+    const FILES: [&str; 5] = [
+        "/library/core/src/",
+        "/library/alloc/src/",
+        "/library/std/src/time.rs",
+        "/library/std/src/collections/",
+        "/hashbrown-",
+    ];
+    let function = frame.function.as_deref().unwrap_or_default();
+    let path = function.trim_start_matches('<');
+    let file = frame.file.as_deref().unwrap_or_default();
+    CRATES.contains(&function_name::crate_of(function))
+        || MODULES.iter().any(|module| path.starts_with(module))
+        || FILES.iter().any(|part| file.contains(part))
+}
+
+/// Whether a function is neither of the standard library nor of C.
+fn is_of_a_library(frame: &Frame) -> bool {
+    const STANDARD: [&str; 5] = ["std", "core", "alloc", "hashbrown", "compiler_builtins"];
+    let standard = ["/library/", "/rustc/", "/rust/deps/"];
+    match (
+        frame.file.as_deref(),
+        function_name::crate_of(frame.function.as_deref().unwrap_or_default()),
+    ) {
+        (Some(file), _) => {
+            file.ends_with(".rs") && !standard.iter().any(|part| file.contains(part))
+        }
+        (None, krate) => !krate.is_empty() && !STANDARD.contains(&krate),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,6 +193,38 @@ mod tests {
             let frames = [frame("sleep", ""), frame(name, "")];
             assert_eq!(passes_block_in_place(&frames), passes, "{name}");
         }
+    }
+
+    #[test]
+    fn own_code_computes_where_it_calls_nothing_that_matters() {
+        let std = "/rustc/abc/library/std/src";
+        let own = ("app::work", "/home/me/app/src/main.rs");
+        let clock = ("std::time::Instant::elapsed", &*format!("{std}/time.rs"));
+        let call = ("call_once", "/rustc/abc/library/core/src/ops/function.rs");
+        let read = ("std::fs::read::inner", &*format!("{std}/fs.rs"));
+        let decode = (
+            "image::decode",
+            "/home/me/.cargo/registry/src/x/image/lib.rs",
+        );
+        let libc = ("clock_gettime", "");
+        for (functions, expected) in [
+            (&[own][..], true),
+            (&[libc, clock, own], true),
+            (&[call, own], true),
+            (&[read, own], false),
+            (&[libc, own], false),
+            (&[decode, own], false),
+            (&[decode, call, own], false),
+        ] {
+            let frames = functions.iter().map(|(name, file)| frame(name, file));
+            assert_eq!(
+                computes(&stack_of(frames.collect(), &Ownership::default())),
+                expected,
+                "{functions:?}"
+            );
+        }
+        let nobody = vec![frame(libc.0, libc.1)];
+        assert!(!computes(&stack_of(nobody, &Ownership::default())));
     }
 
     #[test]

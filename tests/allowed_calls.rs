@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use child::Child;
 use common::{Told, alone, ms, multi_thread};
-use stallscope::{Phase, WatchExt, Watchdog};
+use stallscope::{Audit, Phase, Stall, StallEvent, WatchExt, Watchdog};
 use tokio::runtime::Runtime;
 
 /// What std, tokio, glibc and its allocator call in any program, or can.
@@ -74,7 +74,6 @@ const ALLOWED: &[i64] = &[
     libc::SYS_sigaltstack,
     libc::SYS_socketpair,
     libc::SYS_statx,
-    libc::SYS_tgkill,
     libc::SYS_write,
     libc::SYS_writev,
 ];
@@ -177,6 +176,20 @@ fn calls_another() {
     println!("\nlives");
 }
 
+/// Where a stall was, in this crate.
+fn line_of(stall: &Stall) -> String {
+    let culprit = stall.stack().and_then(|stack| stack.culprit());
+    let file = culprit.and_then(|culprit| culprit.file());
+    let file = file.filter(|file| file.contains("tests/"));
+    file.unwrap_or("none").to_owned()
+}
+
+/// The longest that computes, which a machine with many others' work lets compute, too.
+fn is_the_long(event: &StallEvent) -> bool {
+    let name = event.stall.task().map(stallscope::Task::name);
+    name == Some("computes") && event.stall.duration() > ms(1_000)
+}
+
 fn run_watched(builder: stallscope::Builder, runtime: &Runtime) {
     let told = Told::default();
     let watchdog = told.watch_with(builder, runtime);
@@ -187,7 +200,12 @@ fn run_watched(builder: stallscope::Builder, runtime: &Runtime) {
             .filter(|event| event.phase == Phase::Ended)
             .count()
             >= 4
+            && all
+                .iter()
+                .any(|event| is_the_long(event) && event.phase == Phase::Ended)
     });
+    let long = told.of(Phase::Ended).into_iter().find(is_the_long).unwrap();
+    println!("\nline {}", line_of(&long.stall));
     let report = watchdog.report();
     println!("\nno stacks {:?}", watchdog.health().no_stacks());
     println!("stalls {}", report.counts().total());
@@ -219,9 +237,40 @@ fn is_watched_with_hooks_and_tracked() {
     run_watched(builder, &runtime.build().unwrap());
 }
 
+/// Not a test: what must live, too.
+#[test]
+#[ignore = "runs in a process of its own"]
+fn is_audited() {
+    allow_only(&[ALLOWED, OURS]);
+    let runtime = multi_thread(2);
+    let audit = Audit::new().run(async { common::spin(ms(1_000)) });
+    let report = runtime.block_on(audit).report;
+    let [stall] = report.stalls() else {
+        panic!("{:#?}", report.stalls());
+    };
+    println!("\nline {}", line_of(stall));
+    println!("\nlives");
+}
+
+/// Whether it lives and has the line of what computed, or else which call it died of.
+fn run_and_find(test: &str) -> Result<(), String> {
+    let mut child = Child::of(test);
+    let line = child.line_with_any(&["line", "died of"]);
+    if line.starts_with("line") && !line.ends_with("tests/common/mod.rs") {
+        return Err(line);
+    }
+    if let Some(number) = line.strip_prefix("died of ") {
+        return Err(number.to_owned());
+    }
+    lives(child)
+}
+
 /// Whether it lives, or else which call it died of.
 fn run(test: &str) -> Result<(), String> {
-    let mut child = Child::of(test);
+    lives(Child::of(test))
+}
+
+fn lives(mut child: Child) -> Result<(), String> {
     let line = child.line_with_any(&["lives", "died of"]);
     match line.strip_prefix("died of ") {
         Some(number) => Err(number.to_owned()),
@@ -236,6 +285,11 @@ fn the_default_path_calls_what_every_service_calls() {
     assert_eq!(run("is_not_watched"), Ok(()));
     let another = format!("{:04}", libc::SYS_getppid);
     assert_eq!(run("calls_another"), Err(another));
-    assert_eq!(run("is_watched"), Ok(()));
-    assert_eq!(run("is_watched_with_hooks_and_tracked"), Ok(()));
+    for watched in [
+        "is_watched",
+        "is_watched_with_hooks_and_tracked",
+        "is_audited",
+    ] {
+        assert_eq!(run_and_find(watched), Ok(()), "{watched}");
+    }
 }

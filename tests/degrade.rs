@@ -73,13 +73,24 @@ fn under_a_filter_timers_are_not_tried_unless_they_are_chosen() {
     alone("deadly_timers");
 }
 
+#[test]
+fn under_a_filter_a_program_without_sockets_makes_none() {
+    alone("deadly_sockets");
+}
+
 /// A stall by sleeping, then one by spinning, at their ends; and the health after.
 ///
 /// Spins again if the machine gave the thread no CPU for most of it.
 fn two_stalls(builder: stallscope::Builder) -> (Stall, Stall, Health) {
-    let runtime = multi_thread(2);
+    two_stalls_on(&multi_thread(2), builder)
+}
+
+fn two_stalls_on(
+    runtime: &tokio::runtime::Runtime,
+    builder: stallscope::Builder,
+) -> (Stall, Stall, Health) {
     let told = Told::default();
-    let watchdog = told.watch_with(builder.thresholds(from_20_ms()), &runtime);
+    let watchdog = told.watch_with(builder.thresholds(from_20_ms()), runtime);
     let stall = |sleeps: bool| {
         told.clear();
         let future = async move {
@@ -236,6 +247,30 @@ mod cases {
             libc::SECCOMP_RET_KILL_PROCESS,
         );
         let (blocked, running, health) = two_stalls(Watchdog::builder());
+        assert_causes(&blocked, &running);
+        assert!(blocked.stack().is_some() && running.stack().is_some());
+        assert_eq!(health.no_stacks(), None);
+    }
+
+    #[test]
+    #[ignore = "runs in a process of its own"]
+    fn deadly_sockets() {
+        forbid(
+            &[
+                libc::SYS_process_vm_readv,
+                libc::SYS_timer_create,
+                libc::SYS_rt_tgsigqueueinfo,
+                libc::SYS_socketpair,
+                libc::SYS_socket,
+            ],
+            libc::SECCOMP_RET_KILL_PROCESS,
+        );
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_time()
+            .build()
+            .unwrap();
+        let (blocked, running, health) = two_stalls_on(&runtime, Watchdog::builder());
         assert_causes(&blocked, &running);
         assert!(blocked.stack().is_some() && running.stack().is_none());
         let why = health.no_stacks().unwrap();

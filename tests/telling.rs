@@ -12,7 +12,7 @@ mod common;
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{Told, alone, current_thread, from_20_ms, ms, multi_thread};
 use stallscope::{Phase, Report, Severity, StallEvent, WatchExt, Watchdog};
@@ -275,7 +275,23 @@ fn health_tells_what_goes_on_at_the_moment() {
     let health = watchdog.health();
     assert!(health.is_watching() && !health.is_healthy());
     assert_eq!(health.ongoing()[0].task().unwrap().name(), "stuck");
-    assert!(watchdog.report().to_string().contains("now: HIGH poll"));
+    let report = watchdog.report();
+    assert!(report.to_string().contains("now: HIGH poll"), "{report}");
+    // What never ends counts as what is over does, with its duration until now.
+    assert_eq!(report.counts().total(), 1);
+    assert_eq!(report.tasks()[0].stalls().total(), 1);
+    assert!(report.hotspots()[0].total() >= ms(100), "{report}");
+    // Where it is goes on to be seen, though nothing more is told of it.
+    let seen = || {
+        let report = watchdog.report();
+        let mut stalls = report.stalls().iter().filter(|stall| stall.is_ongoing());
+        stalls.next().unwrap().seen()
+    };
+    let begun = Instant::now();
+    while seen() < ms(400) {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", seen());
+        std::thread::sleep(ms(10));
+    }
     drop(release);
     runtime.block_on(task).unwrap();
     told.wait_for_end();

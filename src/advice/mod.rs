@@ -1,13 +1,23 @@
 //! What to do about what blocks.
 
-mod catalogue;
+//!
+//! [`choice`] finds the kind of blocking that a stack shows, by the table of
+//! [`operations`]; [`kinds`] has what there is to say about each.
+
+mod choice;
+mod kinds;
+mod operations;
+mod path;
+#[cfg(test)]
+mod stacks;
 
 use std::borrow::Cow;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::advice::catalogue::{COMPUTING, ENTRIES, Entry, FAULTING, LOCKING, STARVING, UNKNOWN};
+use crate::advice::choice::{Choice, choose};
+use crate::advice::kinds::OTHER_CODE;
 use crate::stall::{Cause, Stack};
 
 /// What kind of risk a finding is.
@@ -95,20 +105,26 @@ pub struct Advice {
 
 /// What the catalogue says.
 pub(crate) fn of(cause: &Cause, stack: Option<&Stack>) -> Advice {
-    let entry = entry(cause, stack);
+    let choice = choice(cause, stack);
+    let kind = choice.kind;
     let culprit = stack.and_then(Stack::culprit);
     let at_ends = culprit.is_some_and(|culprit| is_at_ends(&culprit.short_function()));
+    let code = if choice.by_library {
+        OTHER_CODE
+    } else {
+        kind.fix
+    };
     Advice {
         category: if at_ends {
             RiskCategory::StartupShutdown
         } else {
-            entry.category
+            kind.category
         },
-        does: entry.does.into(),
-        short: entry.short.into(),
-        fix: visible(entry.fix).into(),
-        trade_off: entry.trade_off.into(),
-        complexity: entry.complexity,
+        does: kind.does.into(),
+        short: short(choice).into(),
+        fix: visible(code).into(),
+        trade_off: kind.trade_off.into(),
+        complexity: kind.complexity,
     }
 }
 
@@ -130,37 +146,22 @@ fn is_at_ends(function: &str) -> bool {
 
 /// What to do about it, in one line.
 pub(crate) fn fix(cause: &Cause, stack: Option<&Stack>) -> &'static str {
-    entry(cause, stack).short
+    short(choice(cause, stack))
 }
 
-fn entry(cause: &Cause, stack: Option<&Stack>) -> &'static Entry {
-    match cause {
-        Cause::Starved | Cause::Suspended => return &STARVING,
-        Cause::Lock => return &LOCKING,
-        _ => {}
+fn choice(cause: &Cause, stack: Option<&Stack>) -> Choice {
+    match stack {
+        Some(stack) => choose(cause, &stack.frames, stack.innermost_of_user()),
+        None => choose(cause, &[], None),
     }
-    let called = stack.map_or(&[][..], |stack| {
-        let culprit = stack.culprit.unwrap_or(0);
-        stack.frames.get(..culprit).unwrap_or(&[])
-    });
-    let names = || called.iter().filter_map(|frame| frame.function.as_deref());
-    let by_function = ENTRIES.iter().find(|entry| {
-        let known = |part: &&str| names().any(|name| name.contains(*part));
-        entry.functions.iter().any(known)
-    });
-    let by_syscall = || {
-        let Cause::Blocked { syscall } = cause else {
-            return None;
-        };
-        ENTRIES
-            .iter()
-            .find(|entry| entry.syscalls.contains(&syscall.as_str()))
-    };
-    by_function.or_else(by_syscall).unwrap_or(match cause {
-        Cause::OnCpu => &COMPUTING,
-        Cause::PageFault => &FAULTING,
-        _ => &UNKNOWN,
-    })
+}
+
+const fn short(choice: Choice) -> &'static str {
+    if choice.by_library {
+        "call the library that does so in `tokio::task::spawn_blocking`"
+    } else {
+        choice.kind.short
+    }
 }
 
 /// Without the lines that only make it compile.
@@ -183,6 +184,7 @@ mod tests {
             frames: [frame(called), frame("app::handler")].into(),
             culprit: Some(1),
             leaf: Some(0),
+            users: [1].into(),
             ..Stack::default()
         }
     }
@@ -231,8 +233,8 @@ mod tests {
                 Cpu,
                 "await",
             ),
-            (blocked("wait4"), "x", ProcessDns, "tokio::process"),
-            (blocked("getaddrinfo"), "x", ProcessDns, "lookup_host"),
+            (blocked("wait4"), "x::y", ProcessDns, "tokio::process"),
+            (blocked("getaddrinfo"), "x::y", ProcessDns, "lookup_host"),
             (
                 blocked("write"),
                 "std::io::stdio::_print",
@@ -284,8 +286,8 @@ mod tests {
 
     #[test]
     fn what_people_read_has_no_hidden_lines() {
-        for entry in ENTRIES {
-            let code = visible(entry.fix);
+        for kind in kinds::ALL {
+            let code = visible(kind.fix);
             assert!(!code.contains("# ") && code.lines().count() < 12, "{code}");
         }
     }

@@ -188,7 +188,7 @@ impl Audit {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
-                .map_err(|error| Unfinished::refused(Error::thread("audit", error)))?;
+                .map_err(|error| Unfinished::refused(Error::runtime(error)))?;
             let auditing = TryAuditing::new(make(), name, location, wanted, whole_runtime);
             runtime.block_on(auditing)
         };
@@ -207,7 +207,7 @@ impl Audit {
             return Err(Unfinished::refused(Error::thread("audit", error)));
         }
         let ended = match limit {
-            Some(limit) => receive.recv_timeout(limit + GRACE),
+            Some(limit) => receive.recv_timeout(limit.saturating_add(GRACE)),
             None => receive.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
         ended.unwrap_or_else(|_| {

@@ -25,6 +25,9 @@ use crate::trim;
 pub(crate) struct InProgress {
     pub(crate) thread: usize,
     pub(crate) seq: Seq,
+    /// Of the audited future itself, or of one that it has spawned; `None` where that
+    /// cannot be had.
+    pub(crate) name: Option<TaskName>,
     pub(crate) age: Duration,
     pub(crate) doing: Option<Doing>,
 }
@@ -67,7 +70,7 @@ pub(crate) fn report(session: &Session, in_progress: &[InProgress], others: Vec<
             }
         }
         for poll in in_progress {
-            findings.judge_in_progress(poll, &session.name);
+            findings.judge_in_progress(poll);
         }
         for stall in others {
             let ours = stall.task().is_some_and(|other| {
@@ -175,6 +178,7 @@ impl<'a> Findings<'a> {
                 one_poll: None,
                 cause,
                 stack,
+                profile: None,
                 ongoing: false,
             };
             self.enter(stall, Phase::Ended);
@@ -239,7 +243,8 @@ impl<'a> Findings<'a> {
         }
     }
 
-    fn judge_in_progress(&mut self, poll: &InProgress, name: &TaskName) {
+    fn judge_in_progress(&mut self, poll: &InProgress) {
+        let name = poll.name.as_ref().unwrap_or(&self.session.name);
         let age_ns = clock::ns_of(poll.age);
         let Some(severity) = self.session.severity_of(age_ns) else {
             return;
@@ -270,6 +275,7 @@ impl<'a> Findings<'a> {
             one_poll: None,
             cause,
             stack,
+            profile: None,
             ongoing: true,
         };
         self.enter(stall, Phase::Started);
@@ -338,6 +344,8 @@ impl<'a> Findings<'a> {
     fn finish(mut self, polls: &Polls) -> Report {
         self.blocking
             .sort_by_key(|blocking| std::cmp::Reverse(blocking.total_ns));
+        // A poll that is stuck at the limit was entered as one that has ended.
+        let stalls = self.ledger.at(0);
         let mut all = Histogram::new();
         let tasks = polls
             .by_name
@@ -348,7 +356,7 @@ impl<'a> Findings<'a> {
                 all.merge(&histogram);
                 let task = task(name);
                 TaskPolls {
-                    stalls: self.ledger.counts_of(&task.name, task.location.as_ref()),
+                    stalls: stalls.counts_of(&task.name, task.location.as_ref()),
                     name: task.name,
                     location: task.location,
                     polls: histogram.summary(),
@@ -373,13 +381,13 @@ impl<'a> Findings<'a> {
             watched_ns,
             worker_ns: watched_ns,
             max_severity: self.ledger.max_severity(),
-            counts: self.ledger.counts(),
-            hotspots: self.ledger.hotspots(),
+            counts: stalls.counts(),
+            hotspots: stalls.hotspots(),
             tasks,
             polls: all.summary(),
             lag: Histogram::new().summary(),
             blocking_waits: Summary::default(),
-            stalls: self.ledger.stalls(),
+            stalls: stalls.into_list(),
             forgotten: polls.omitted,
             health: Health::default(),
             blocking: self.blocking,

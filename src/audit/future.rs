@@ -177,11 +177,11 @@ impl Running {
     }
 
     fn report(self) -> Report {
-        spotter::settle();
+        let in_progress = spotter::settle(&self.session);
         self.session.close();
         let others = self.watchdog.as_ref().map(Watchdog::report);
         let others: Vec<Stall> = others.map(|report| report.stalls).unwrap_or_default();
-        findings::report(&self.session, &[], others)
+        findings::report(&self.session, &in_progress, others)
     }
 }
 

@@ -23,7 +23,7 @@ const MAX_SIGHTINGS: usize = 1_000;
 const MAX_ALLOWED: usize = 256;
 
 /// A future's name, and where it was given.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TaskName {
     pub(crate) name: String,
     pub(crate) location: &'static Location<'static>,

@@ -10,13 +10,13 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::audit::findings::{self, InProgress};
-use crate::audit::session::{Session, Sighting};
+use crate::audit::session::{Session, Sighting, TaskName};
 use crate::clock;
 use crate::os::{
     self, Activity, Capturer, DEFAULT_SIGNAL, Doing, Miss, SURELY_BACK_NS, SignalUse, Subject,
 };
 use crate::probes::Probes;
-use crate::registry::{Thread, lock, registry};
+use crate::registry::{Tag, Thread, lock, registry};
 use crate::slot::Seq;
 use crate::threads;
 
@@ -87,11 +87,20 @@ pub(crate) fn enlist(session: &Arc<Session>) {
     });
 }
 
-/// Waits until what was seen so far has been taken in.
-pub(crate) fn settle() {
-    if let Some(spotter) = SPOTTER.get() {
-        drop(lock(&spotter.looking));
+/// Waits until what was seen so far has been taken in; the polls of what was spawned that
+/// go on.
+///
+/// Of an audit whose time is not over, those that sleep: how long one that computes has
+/// waited for a CPU is known only when it ends.
+pub(crate) fn settle(session: &Session) -> Vec<InProgress> {
+    let Some(spotter) = SPOTTER.get() else {
+        return Vec::new();
+    };
+    let mut polls = lock(&spotter.looking).in_progress(session);
+    if !session.is_expired() {
+        polls.retain(|poll| poll.doing.is_some_and(Doing::is_asleep));
     }
+    polls
 }
 
 impl Spotter {
@@ -214,7 +223,7 @@ impl Looking {
         let capturer = self.capturer.get_or_insert_with(|| {
             Capturer::new(SignalUse::Signal {
                 number: DEFAULT_SIGNAL,
-                chosen: true,
+                chosen: false,
             })
         });
         let subject = Subject {
@@ -226,8 +235,8 @@ impl Looking {
             seen.tries += 1;
             return;
         };
-        if captured.stack == Err(Miss::Late) {
-            // Picked up at one of the next looks.
+        if matches!(captured.stack, Err(Miss::Late | Miss::Queued)) {
+            // Picked up, or asked for, at one of the next looks.
             return;
         }
         if captured.stack.is_err() && (captured.doing == Doing::Running || !still()) {
@@ -252,15 +261,29 @@ impl Looking {
             .filter(|(_, seen)| seen.session == session.id())
             .filter_map(|(number, seen)| {
                 let thread = registry().thread(*number)?;
-                Some(InProgress {
+                // It may have ended since it was looked at.
+                let goes_on = thread.audited() == (session.id(), seen.seq);
+                goes_on.then(|| InProgress {
                     thread: std::ptr::from_ref(thread).addr(),
                     seq: seen.seq,
+                    name: name_of(thread, seen.seq),
                     age: seen.since.elapsed(),
                     doing: seen.doing,
                 })
             })
             .collect()
     }
+}
+
+/// The name of this poll in progress.
+fn name_of(thread: &Thread, seq: Seq) -> Option<TaskName> {
+    let polls = thread.slot.polls();
+    let poll = polls.as_slice().iter().find(|poll| poll.seq == seq)?;
+    let label = registry().label_of(Tag::unpack(poll.stamp.tag).label)?;
+    Some(TaskName {
+        name: label.name.to_string(),
+        location: label.location?,
+    })
 }
 
 impl Seen {

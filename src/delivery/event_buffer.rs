@@ -51,9 +51,11 @@ impl EventBuffer {
                 stall.one_poll = known.one_poll;
                 stall.known_polls = stall.known_polls.max(Some(known.polls));
             }
-            stall.stack.clone_from(&known.stack);
+            stall.stack.clone_from(&known.seen.stack);
+            stall.profile.clone_from(&known.seen.profile);
+            judgement = known.seen.cause(judgement);
         }
-        stall.cause = self.cause(judgement.refined(stall.stack.as_ref()));
+        stall.cause = self.cause(judgement);
         stall.task = self.task(transition);
         let event = StallEvent {
             phase: transition.told.phase,

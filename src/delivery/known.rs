@@ -3,8 +3,8 @@
 use crate::cause::Judgement;
 use crate::report::Confidence;
 use crate::room::room_for;
-use crate::stall::{Stack, StallId};
-use crate::watchdog::transition::Finding;
+use crate::stall::StallId;
+use crate::watchdog::transition::{Finding, Whereabouts};
 
 /// How many stalls at once.
 const MAX_KEPT: usize = 256;
@@ -18,9 +18,8 @@ pub(super) struct Known {
     pub(super) judgement: Judgement,
     pub(super) one_poll: Option<Confidence>,
     pub(super) polls: u64,
-    pub(super) stack: Option<Stack>,
-    /// Negative where a stack has overtaken the finding that announces it.
-    stacks_coming: i64,
+    pub(super) seen: Whereabouts,
+    is_waiting: bool,
 }
 
 impl Known {
@@ -31,13 +30,20 @@ impl Known {
             judgement: Judgement::Unknown,
             one_poll: None,
             polls: 0,
-            stack: None,
-            stacks_coming: 0,
+            seen: Whereabouts::NOTHING,
+            is_waiting: false,
         }
     }
 
+    /// They come in the order in which they were found out.
+    fn see(&mut self, seen: Whereabouts) {
+        self.is_waiting = !seen.is_complete;
+        self.seen = seen;
+    }
+
+    /// Whether a stack is coming.
     pub(super) const fn is_waiting(&self) -> bool {
-        self.stacks_coming > 0
+        self.is_waiting
     }
 }
 
@@ -61,8 +67,7 @@ impl KnownStalls {
         known.judgement = finding.judgement;
         known.one_poll = finding.one_poll;
         known.polls = finding.polls;
-        known.stacks_coming += i64::from(finding.stacks_coming);
-        known.stack = Stack::better(known.stack.take(), finding.stack);
+        known.see(finding.seen);
     }
 
     /// What the thread that looks could see, until more is found out.
@@ -73,11 +78,9 @@ impl KnownStalls {
         }
     }
 
-    /// One of the stacks that were coming.
-    pub(super) fn add_stack(&mut self, id: StallId, stack: Option<Stack>) {
-        let known = self.of(id);
-        known.stacks_coming -= 1;
-        known.stack = Stack::better(known.stack.take(), stack);
+    /// More is known of where the thread was.
+    pub(super) fn see(&mut self, id: StallId, seen: Whereabouts) {
+        self.of(id).see(seen);
     }
 
     /// Where this stall is, or belongs.
@@ -110,16 +113,24 @@ impl KnownStalls {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stall::Stack;
 
-    fn finding(id: u64, stacks_coming: u32) -> Finding {
+    fn seen(has_stack: bool, is_complete: bool) -> Whereabouts {
+        Whereabouts {
+            stack: has_stack.then(Stack::default),
+            is_complete,
+            ..Whereabouts::NOTHING
+        }
+    }
+
+    fn finding(id: u64, is_complete: bool) -> Finding {
         Finding {
             serial: 1,
             id: StallId(id),
             judgement: Judgement::OnCpu,
             one_poll: None,
             polls: 0,
-            stack: None,
-            stacks_coming,
+            seen: seen(false, is_complete),
             stacks_are_prompt: true,
         }
     }
@@ -132,49 +143,22 @@ mod tests {
     fn a_stack_is_coming_until_it_is_here_and_kept_until_the_end() {
         let mut stalls = KnownStalls::new();
         let id = StallId(7);
-        stalls.add(finding(7, 2));
+        stalls.add(finding(7, false));
         assert!(is_waiting(&stalls, 7));
-        stalls.add_stack(id, Some(Stack::default()));
+        stalls.see(id, seen(true, false));
         assert!(is_waiting(&stalls, 7));
-        stalls.add_stack(id, None);
+        stalls.see(id, seen(true, true));
         assert!(!is_waiting(&stalls, 7));
-        assert!(stalls.get(id).unwrap().stack.is_some());
+        assert!(stalls.get(id).unwrap().seen.stack.is_some());
         stalls.forget(id);
         assert!(stalls.get(id).is_none());
-    }
-
-    #[test]
-    fn a_stack_may_overtake_its_finding() {
-        let mut stalls = KnownStalls::new();
-        stalls.add_stack(StallId(7), Some(Stack::default()));
-        stalls.add(finding(7, 1));
-        assert!(!is_waiting(&stalls, 7));
-        assert!(stalls.get(StallId(7)).unwrap().stack.is_some());
-    }
-
-    #[test]
-    fn a_later_stack_without_a_place_replaces_none_that_has_one() {
-        let placed = Stack {
-            culprit: Some(0),
-            ..Stack::default()
-        };
-        let mut stalls = KnownStalls::new();
-        let id = StallId(7);
-        stalls.add_stack(id, Some(placed.clone()));
-        stalls.add_stack(id, Some(Stack::default()));
-        assert_eq!(stalls.get(id).unwrap().stack, Some(placed.clone()));
-        stalls.add(Finding {
-            stack: Some(Stack::default()),
-            ..finding(7, 0)
-        });
-        assert_eq!(stalls.get(id).unwrap().stack, Some(placed));
     }
 
     #[test]
     fn stalls_without_an_end_do_not_pile_up() {
         let mut stalls = KnownStalls::new();
         for id in 0..10_000 {
-            stalls.add(finding(id, 1));
+            stalls.add(finding(id, false));
         }
         assert_eq!(stalls.0.len(), MAX_KEPT);
         assert!(is_waiting(&stalls, 9_999));

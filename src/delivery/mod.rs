@@ -21,8 +21,8 @@ use std::time::{Duration, Instant};
 use crate::clock::Calibrated;
 use crate::error::Error;
 use crate::live::LiveTask;
-use crate::stall::{Stack, StallEvent, StallId};
-use crate::watchdog::transition::{Finding, Transition};
+use crate::stall::{StallEvent, StallId};
+use crate::watchdog::transition::{Finding, Transition, Whereabouts};
 
 use outlet::Outlet;
 use sinks::{CallbackSink, TracingSink};
@@ -39,14 +39,19 @@ pub(crate) enum Message {
     Transition(Transition),
     /// The answer to a transition.
     Finding(Finding),
-    /// A stack that was coming; none if it turned out to be of something else.
-    Stack(StallId, Option<Stack>),
+    /// What was still being symbolized when it was answered.
+    Seen(StallId, Whereabouts),
     /// A tracked future that was not woken for too long.
     Stuck(Arc<LiveTask>),
     /// Why there are no stacks.
     NoStacks(Arc<str>),
     /// For so long the whole process stood still.
     Standstill(Duration),
+    /// Of the time in which a thread could have run, the part in which it had no CPU.
+    Starving {
+        percent: u64,
+        reason: Arc<str>,
+    },
 }
 
 /// What went wrong in delivering.

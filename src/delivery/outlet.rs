@@ -203,7 +203,7 @@ impl Worker {
                 });
             }
             Message::Finding(finding) => self.answer(finding),
-            Message::Stack(id, stack) => self.known.add_stack(id, stack),
+            Message::Seen(id, seen) => self.known.see(id, seen),
             note => {
                 let sink = &mut self.sink;
                 self.outlet.gate.pass(|| sink.note(&note));

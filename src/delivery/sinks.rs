@@ -117,7 +117,10 @@ impl Sink for TracingSink {
             Message::Stuck(task) => self.emit(|emitter| emitter.emit_stuck(task)),
             Message::NoStacks(reason) => self.emit(|emitter| emitter.emit_no_stacks(reason)),
             Message::Standstill(time) => self.emit(|emitter| emitter.emit_standstill(*time)),
-            Message::Transition(_) | Message::Finding(_) | Message::Stack(..) => {}
+            Message::Starving { percent, reason } => {
+                self.emit(|emitter| emitter.emit_starving(*percent, reason));
+            }
+            Message::Transition(_) | Message::Finding(_) | Message::Seen(..) => {}
         }
     }
 

@@ -2,29 +2,58 @@
 
 use crate::detector::waiting::{Shares, Spent, ThreadTimes, Waiting};
 
-/// The age of something in progress.
+/// How much of the time since the last look is nobody's stall.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Excuse {
+    /// The whole process stood still.
+    pub(crate) standstill_ns: u64,
+    /// The library itself was at work on that thread.
+    pub(crate) own_work_ns: u64,
+    /// The watchdog waited for a CPU, and so may have what nobody has measured yet.
+    pub(crate) short_of_cpus_ns: u64,
+}
+
+impl Excuse {
+    /// Of what has lasted for so long.
+    fn within(self, lasted_ns: u64) -> Self {
+        Excuse {
+            standstill_ns: self.standstill_ns.min(lasted_ns),
+            own_work_ns: self.own_work_ns.min(lasted_ns),
+            short_of_cpus_ns: self.short_of_cpus_ns.min(lasted_ns),
+        }
+    }
+}
+
+/// The age of something in progress, and what its thread has done with the time.
 ///
-/// Excused is the time for which nobody's code is to blame: the whole process
-/// stood still (stopped, or the machine asleep), or the thread waited for a CPU. But a quarter of the time awake counts at least, so that a
-/// worker that starves is told too, only late: told sooner, a turn of short
-/// polls on a machine with three times more to do than CPUs would be a stall.
-/// And a wait of less than a sixteenth is not excused: the watchdog makes a thread
-/// wait by looking at it, and would have to look again for as long.
+/// Its *own* time counts against the thresholds: on a CPU, blocked, or not known. Excused
+/// is the time for which it is not to blame: the whole process stood still (stopped, or
+/// the machine asleep), the thread waited for a CPU, or this library was at work. A wait
+/// of less than a sixteenth is not excused: the watchdog makes a thread wait by looking at
+/// it, and would have to look again for as long.
+///
+/// What has waited for a CPU for so long that a quarter of its time awake is beyond the
+/// lowest threshold is a stall too, though of no severity but the lowest: so that a worker
+/// that starves is told, only late. Told sooner, a turn of short polls on a machine with
+/// three times more to do than CPUs would be a stall.
 #[derive(Clone, Debug)]
 pub(crate) struct Age {
     since_ns: u64,
     standstill_ns: u64,
     excused_ns: u64,
+    /// Of that, what is excused however short it is.
+    own_work_ns: u64,
     waiting: Option<Waiting>,
 }
 
 impl Age {
-    /// Of something that began at `since_ns`, with a standstill of the process since.
-    pub(crate) const fn new(since_ns: u64, standstill_ns: u64) -> Self {
+    /// Of something that began at `since_ns`.
+    pub(crate) const fn new(since_ns: u64) -> Self {
         Age {
             since_ns,
-            standstill_ns,
-            excused_ns: standstill_ns,
+            standstill_ns: 0,
+            excused_ns: 0,
+            own_work_ns: 0,
             waiting: None,
         }
     }
@@ -35,18 +64,34 @@ impl Age {
         self
     }
 
-    /// What the thread has done at the first look.
-    pub(crate) fn first(mut self, now_ns: u64, times: Option<ThreadTimes>) -> Self {
-        // The standstill has been taken off, and a wait within it is not taken off twice.
-        let standstill_ns = std::mem::take(&mut self.excused_ns);
-        self.advance(now_ns, 0, times);
-        self.excused_ns = self.excused_ns.max(standstill_ns);
+    /// What is to be excused of it by the first look, and what the thread has done.
+    pub(crate) fn first(mut self, now_ns: u64, excuse: Excuse, times: Option<ThreadTimes>) -> Self {
+        let excuse = excuse.within(self.elapsed_ns(now_ns));
+        let excused_ns = self.excused_by(excuse);
+        self.advance(now_ns, Excuse::default(), times);
+        self.standstill_ns = excuse.standstill_ns;
+        self.own_work_ns = excuse.own_work_ns;
+        // A wait within a standstill is not taken off twice.
+        self.excused_ns = self.excused_ns.max(excused_ns);
         self
     }
 
-    /// One tick later: the process's standstill in it, and what the thread has done.
-    pub(crate) fn advance(&mut self, now_ns: u64, standstill_ns: u64, times: Option<ThreadTimes>) {
+    /// How much is excused whatever the thread has done, as far as that is known by now.
+    fn excused_by(&self, excuse: Excuse) -> u64 {
+        let unmeasured_ns = match &self.waiting {
+            Some(_) => 0,
+            None => excuse.short_of_cpus_ns,
+        };
+        excuse
+            .standstill_ns
+            .max(excuse.own_work_ns)
+            .max(unmeasured_ns)
+    }
+
+    /// One tick later: what is to be excused of it, and what the thread has done.
+    pub(crate) fn advance(&mut self, now_ns: u64, excuse: Excuse, times: Option<ThreadTimes>) {
         let before_ns = self.waiting_ns();
+        let excused_ns = self.excused_by(excuse);
         match (&mut self.waiting, times) {
             (Some(waiting), Some(times)) => waiting.update(now_ns, times),
             (none @ None, Some(times)) => {
@@ -55,10 +100,11 @@ impl Age {
             (_, None) => {}
         }
         let after_ns = self.waiting_ns();
-        self.standstill_ns += standstill_ns;
+        self.standstill_ns += excuse.standstill_ns;
+        self.own_work_ns += excuse.own_work_ns;
         // A wait within a standstill is not taken off twice; and what was taken for a
         // wait can turn out to have been sleep.
-        self.excused_ns += standstill_ns.max(after_ns.saturating_sub(before_ns));
+        self.excused_ns += excused_ns.max(after_ns.saturating_sub(before_ns));
         self.excused_ns = self
             .excused_ns
             .saturating_sub(before_ns.saturating_sub(after_ns));
@@ -74,7 +120,7 @@ impl Age {
 
     /// Of what is left of it from then on, at the look that has been taken in last.
     pub(crate) fn again(&self, since_ns: u64) -> Self {
-        let age = Age::new(since_ns, 0);
+        let age = Age::new(since_ns);
         match &self.waiting {
             Some(waiting) => {
                 let (spent, polls) = waiting.last();
@@ -119,15 +165,23 @@ impl Age {
         self.elapsed_ns(at_ns).saturating_sub(self.standstill_ns)
     }
 
-    /// The part of the age that counts against the thresholds.
-    pub(crate) fn counts_ns(&self, at_ns: u64) -> u64 {
+    /// The age without what is excused.
+    pub(crate) fn own_ns(&self, at_ns: u64) -> u64 {
         let awake_ns = self.awake_ns(at_ns);
-        let waited_ns = self.excused_ns.saturating_sub(self.standstill_ns);
-        let waited_ns = if waited_ns > awake_ns / 16 {
-            waited_ns
+        let excused_ns = self.excused_ns.saturating_sub(self.standstill_ns);
+        let excused_ns = if excused_ns > awake_ns / 16 {
+            excused_ns
         } else {
-            0
+            excused_ns.min(self.own_work_ns)
         };
-        awake_ns.saturating_sub(waited_ns).max(awake_ns / 4)
+        awake_ns.saturating_sub(excused_ns)
+    }
+
+    /// By how much of it a stall is one although its [own](Self::own_ns) time is not.
+    pub(crate) fn starved_ns(&self, at_ns: u64) -> u64 {
+        self.awake_ns(at_ns).saturating_sub(self.own_work_ns) / STARVED_PART
     }
 }
+
+/// Of so much time awake, one part counts whatever the thread has waited for.
+pub(crate) const STARVED_PART: u64 = 4;

@@ -11,19 +11,26 @@ pub(crate) struct PollHold {
     pub(crate) age: Age,
     /// The worker when the poll was first seen: it cannot change while it is polling.
     worker: Option<WorkerSeen>,
+    /// When it began at the earliest.
+    after_ns: u64,
+    /// The turn that it is in, at the last look before the poll was seen.
+    turn_before: Option<Age>,
 }
 
 impl PollHold {
+    /// `last_ns` is that of the look before, which has not seen it.
     pub(crate) fn new(
         seen: &PollSeen,
         worker: Option<WorkerSeen>,
         at: &Observation,
+        last_ns: u64,
+        turn: Option<&TurnHold>,
         times: Option<ThreadTimes>,
         account: Option<&Account>,
     ) -> Self {
         let since_ns = seen.start_ns().unwrap_or(at.now_ns).min(at.now_ns);
         let lasted_ns = at.now_ns - since_ns;
-        let age = Age::new(since_ns, at.standstill_ns.min(lasted_ns));
+        let age = Age::new(since_ns);
         let account = account.filter(|account| account.thread == seen.id.thread);
         let age = match account {
             Some(account) => age.spending(account.before(lasted_ns), account.polls),
@@ -31,8 +38,10 @@ impl PollHold {
         };
         PollHold {
             seen: *seen,
-            age: age.first(at.now_ns, times),
+            age: age.first(at.now_ns, at.excuse(0), times),
             worker,
+            after_ns: seen.start_ns().unwrap_or(last_ns).min(since_ns),
+            turn_before: turn.map(|turn| turn.age.clone()),
         }
     }
 
@@ -44,7 +53,15 @@ impl PollHold {
         times: Option<ThreadTimes>,
     ) {
         self.seen = *seen;
-        self.age.advance(at.now_ns, at.standstill_ns, times);
+        self.age.advance(at.now_ns, at.excuse(0), times);
+    }
+
+    /// What there was of this turn before the poll, and when the poll began at the
+    /// earliest; `None` where nothing is known of that.
+    pub(crate) fn before(&self, turn: &TurnHold) -> Option<(&Age, u64)> {
+        let before = self.turn_before.as_ref()?;
+        let same = before.since_ns() == turn.age.since_ns();
+        same.then_some((before, self.after_ns))
     }
 
     /// Whether its worker has gone on without it.
@@ -87,7 +104,7 @@ impl TurnHold {
             .max(after_ns)
             .min(at.now_ns);
         let lasted_ns = at.now_ns - since_ns;
-        let age = Age::new(since_ns, at.standstill_ns.min(lasted_ns));
+        let age = Age::new(since_ns);
         let age = match account {
             Some(account) => {
                 let mut computed = account.now;
@@ -99,7 +116,7 @@ impl TurnHold {
         };
         TurnHold {
             worker,
-            age: age.first(at.now_ns, times),
+            age: age.first(at.now_ns, at.excuse(worker.own_work_ns), times),
             after_ns: began.map_or(after_ns, |_| since_ns),
             last_ns: at.now_ns,
             rest,
@@ -115,7 +132,8 @@ impl TurnHold {
     ) {
         self.worker.driven = worker.driven;
         self.last_ns = at.now_ns;
-        self.age.advance(at.now_ns, at.standstill_ns, times);
+        let excuse = at.excuse(worker.own_work_ns);
+        self.age.advance(at.now_ns, excuse, times);
     }
 
     /// When it began and ended, now that it is known to be over.

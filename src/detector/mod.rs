@@ -23,6 +23,7 @@ mod place;
 mod tests;
 mod unit;
 mod waiting;
+mod weight;
 
 pub(crate) use observation::{
     Account, FinishedSeen, Layer, Observation, PollId, PollSeen, Unit, WorkerSeen,
@@ -31,16 +32,15 @@ pub(crate) use observation::{
 pub(crate) use waiting::ThreadState;
 pub(crate) use waiting::{Shares, Spent, ThreadTimes};
 
-use std::time::Duration;
-
 use crate::clock;
 use crate::room::room_for;
 use crate::severity::{Severity, Thresholds};
 use crate::stall::{Phase, StallKind};
 
+use age::Excuse;
 use hold::PollHold;
 use place::{Detached, Placed};
-use unit::{Held, Teller};
+use unit::{Held, Starving, Teller};
 
 /// What is told of a stall.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +48,10 @@ pub(crate) struct Told {
     pub(crate) id: u64,
     pub(crate) phase: Phase,
     pub(crate) severity: Severity,
+    /// Its own time alone would be no stall: it has waited for a CPU for long.
+    pub(crate) is_starved: bool,
+    /// Not to be told as an event, as the like has been just before.
+    pub(crate) quiet: bool,
     pub(crate) kind: StallKind,
     pub(crate) unit: Unit,
     pub(crate) poll: Option<PollId>,
@@ -66,6 +70,7 @@ pub(crate) struct Told {
 #[derive(Debug)]
 pub(crate) struct Detector {
     thresholds: Thresholds,
+    starving: Starving,
     last_ns: u64,
     units: Vec<Held>,
     /// Polls in progress that hold up no worker any more.
@@ -76,10 +81,6 @@ pub(crate) struct Detector {
 
 /// For how many units there is room from the start; more ask for memory once.
 const MANY_UNITS: usize = 64;
-
-fn severity_of(thresholds: &Thresholds, counts_ns: u64) -> Option<Severity> {
-    thresholds.severity_of(Duration::from_nanos(counts_ns))
-}
 
 /// What a unit holds; new at the end of the list if it held nothing.
 fn held_of(units: &mut Vec<Held>, unit: Unit) -> &mut Held {
@@ -95,6 +96,7 @@ impl Detector {
     pub(crate) fn new(thresholds: Thresholds, now_ns: u64) -> Self {
         Detector {
             thresholds,
+            starving: Starving::default(),
             last_ns: now_ns,
             units: room_for(MANY_UNITS),
             detached: Detached::default(),
@@ -144,7 +146,8 @@ impl Detector {
     pub(crate) fn turn_ns(&self, unit: Unit) -> Option<u64> {
         let held = self.units.iter().find(|held| held.unit == unit)?;
         let turn = held.turn.as_ref()?;
-        Some(turn.age.counts_ns(self.last_ns))
+        let age = &turn.age;
+        Some(age.own_ns(self.last_ns).max(age.starved_ns(self.last_ns)))
     }
 
     /// When the next severity is reached if all goes on as it is.
@@ -162,10 +165,11 @@ impl Detector {
     ) {
         let mut placed = std::mem::take(&mut self.placed);
         placed.place(seen, &mut self.detached);
-        let thresholds = self.thresholds;
+        let (thresholds, mut starving) = (self.thresholds, std::mem::take(&mut self.starving));
         let mut teller = Teller {
             thresholds: &thresholds,
             next_id,
+            starving: &mut starving,
             events,
         };
         for (index, worker) in seen.workers.iter().enumerate() {
@@ -191,6 +195,7 @@ impl Detector {
         self.units
             .retain(|held| held.poll.is_some() || held.turn.is_some());
         self.placed = placed;
+        self.starving = starving;
         self.last_ns = seen.now_ns;
     }
 
@@ -199,6 +204,7 @@ impl Detector {
         let mut teller = Teller {
             thresholds: &self.thresholds,
             next_id: &mut || 0,
+            starving: &mut self.starving,
             events,
         };
         for held in &mut self.units {
@@ -226,18 +232,21 @@ impl Detector {
                 .map(|finished| finished.end_ns)
         };
         // The part of the standstill before something ended.
-        let standstill_ns = |end_ns| seen.standstill_ns.saturating_sub(seen.now_ns - end_ns);
+        let excuse = |end_ns| Excuse {
+            standstill_ns: seen.standstill_ns.saturating_sub(seen.now_ns - end_ns),
+            ..Excuse::default()
+        };
         if held.has_episode() {
             if let Some(mut hold) = poll_over.filter(|hold| held.episode_is(Some(hold.seen.id))) {
                 // Without a note it ended at some time since the last tick.
                 let end_ns = finished(&hold).unwrap_or(seen.now_ns).min(seen.now_ns);
-                hold.age.advance(end_ns, standstill_ns(end_ns), None);
+                hold.age.advance(end_ns, excuse(end_ns), None);
                 held.end(&hold.age, end_ns, teller);
             } else if let Some(mut hold) = turn_over
                 && held.episode_is(None)
             {
                 let (start_ns, end_ns) = hold.span_ns(worker, seen.now_ns);
-                hold.age.advance(end_ns, standstill_ns(end_ns), None);
+                hold.age.advance(end_ns, excuse(end_ns), None);
                 held.end_turn(&hold.age.starting(start_ns), end_ns, teller);
             }
         } else if let Some(mut hold) =
@@ -246,7 +255,7 @@ impl Detector {
         {
             // It became old enough and ended, all since the last tick.
             let end_ns = end_ns.min(seen.now_ns);
-            hold.age.advance(end_ns, standstill_ns(end_ns), None);
+            hold.age.advance(end_ns, excuse(end_ns), None);
             held.in_hindsight(Some(&hold), &hold.age, end_ns, teller);
         } else if let Some(hold) = turn_over.filter(|hold| !hold.worker.driven && !hold.rest)
             && let Some(worker) = worker

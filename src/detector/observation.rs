@@ -1,5 +1,6 @@
 //! What the detector is told at each tick.
 
+use crate::detector::age::Excuse;
 use crate::detector::waiting::{Spent, ThreadTimes};
 use crate::registry::LabelId;
 use crate::slot::MAX_DEPTH;
@@ -94,6 +95,8 @@ pub(crate) struct WorkerSeen {
     pub(crate) computed_ns: u64,
     /// Whether somebody is known to be running this worker's loop.
     pub(crate) driven: bool,
+    /// For how long this library's own tasks have been polled on it since the last look.
+    pub(crate) own_work_ns: u64,
 }
 
 impl WorkerSeen {
@@ -145,6 +148,11 @@ pub(crate) struct Observation {
     pub(crate) now_ns: u64,
     /// For how long the whole process has stood still since the last look.
     pub(crate) standstill_ns: u64,
+    /// For how long the thread that looks has waited for a CPU since, where that made it
+    /// late.
+    pub(crate) watchdog_waited_ns: u64,
+    /// There are no tasks but this library's own: no worker can hold anybody up.
+    pub(crate) is_vacant: bool,
     pub(crate) workers: Vec<WorkerSeen>,
     pub(crate) polls: Vec<PollSeen>,
     pub(crate) finished: Vec<FinishedSeen>,
@@ -156,6 +164,15 @@ pub(crate) struct Observation {
 }
 
 impl Observation {
+    /// What is excused since the last look.
+    pub(crate) const fn excuse(&self, own_work_ns: u64) -> Excuse {
+        Excuse {
+            standstill_ns: self.standstill_ns,
+            own_work_ns,
+            short_of_cpus_ns: self.watchdog_waited_ns,
+        }
+    }
+
     /// How often all workers have parked and woken.
     pub(crate) fn parks(&self) -> u64 {
         self.workers.iter().map(|worker| worker.parks).sum()

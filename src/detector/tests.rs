@@ -1,5 +1,7 @@
 //! Worlds of workers and polls, looked at every 5 ms, and what is told of them.
 
+use std::time::Duration;
+
 use super::observation::Inner;
 use super::*;
 
@@ -71,6 +73,14 @@ impl World {
             ));
             self.told.push(told);
         }
+    }
+
+    /// What has been told, as (phase, kind, number of the stall, start and end in ms).
+    fn spans(&self) -> Vec<(Phase, StallKind, u64, u64, u64)> {
+        let ms = |told: &Told| (told.start_ns / MS, (told.start_ns + told.duration_ns) / MS);
+        let told = self.told.iter();
+        told.map(|told| (told.phase, told.kind, told.id, ms(told).0, ms(told).1))
+            .collect()
     }
 
     /// Looks at every tick in `from..=to`.
@@ -465,8 +475,8 @@ fn a_turn_is_looked_at_when_it_would_be_told_if_it_was_driven() {
 
 #[test]
 fn a_turn_that_is_left_to_its_poll_is_not_looked_at_for_its_own_sake() {
-    // Told as a turn at 25 ms, or as the poll at 32.
-    for (begun_ms, due_ms, then_ms) in [(18, 25, 118), (12, 32, 32)] {
+    // Told as a turn at 25 ms, which it then stays, or as the poll at 32.
+    for (begun_ms, due_ms, then_ms) in [(18, 25, 105), (12, 32, 32)] {
         let mut world = World::new(1);
         world.wake(0);
         world.look_through(5, 10);
@@ -479,11 +489,9 @@ fn a_turn_that_is_left_to_its_poll_is_not_looked_at_for_its_own_sake() {
 }
 
 #[test]
-fn one_stuck_worker_is_one_episode() {
+fn a_turn_that_was_told_ends_where_a_long_poll_begins() {
     let mut world = World::new(1);
     world.look(0);
-    // The turn is old when the poll begins: first the turn is told, which
-    // becomes the poll once that is known to be long.
     world.wake(0);
     world.look_through(5, 30);
     world.begin(7, 3, Some(0), 31);
@@ -493,14 +501,87 @@ fn one_stuck_worker_is_one_episode() {
     world.look_through(205, 300);
     use StallKind::{Poll, Turn};
     assert_eq!(
-        world.lines,
+        world.spans(),
         [
-            (25, Started, Monitor, Turn, 20),
-            (135, Escalated, Medium, Poll, 130),
-            (205, Ended, Medium, Poll, 197),
+            (Started, Turn, 1, 5, 25),
+            (Ended, Turn, 1, 5, 31),
+            (Started, Poll, 2, 31, 55),
+            (Escalated, Poll, 2, 31, 135),
+            (Ended, Poll, 2, 31, 202),
         ]
     );
-    assert_eq!(world.ids(), [1; 3]);
+    assert_eq!(world.lines[2].0, 55, "{:?}", world.lines);
+}
+
+#[test]
+fn each_part_of_a_turn_has_its_own_cause() {
+    // A turn that computes for 150 ms, and then a poll that sleeps as long.
+    let mut world = World::new(1);
+    world.look(0);
+    world.wake(0);
+    let unit = Unit::Worker(0);
+    for now_ms in (5..=150).step_by(5) {
+        world.times(unit, now_ms, 0, ThreadState::OnCpu);
+        world.look(now_ms);
+    }
+    world.begin(7, 3, Some(0), 151);
+    for now_ms in (155..=300).step_by(5) {
+        world.times(unit, 151, 0, ThreadState::Off);
+        world.look(now_ms);
+    }
+    world.end(7, 302);
+    world.park(0, 300);
+    world.look(305);
+    let ended = world.told.iter().filter(|told| told.phase == Ended);
+    let [turn, poll] = &ended.collect::<Vec<_>>()[..] else {
+        panic!("{:?}", world.lines);
+    };
+    assert_eq!((turn.kind, poll.kind), (StallKind::Turn, StallKind::Poll));
+    assert_eq!((turn.duration_ns, poll.duration_ns), (146 * MS, 151 * MS));
+    assert_eq!((turn.shares.cpu_ns, turn.shares.blocked_ns), (145 * MS, 0));
+    assert!(poll.shares.blocked_ns >= 140 * MS && poll.shares.cpu_ns == 0);
+    assert_eq!((turn.severity, poll.severity), (Medium, Medium));
+}
+
+#[test]
+fn what_is_a_stall_only_with_its_last_poll_stays_a_turn() {
+    // The poll has come too early for what was before it to be a stall of its own, or for
+    // it to be as severe as has been told.
+    for begun_ms in [17, 97] {
+        let mut world = World::new(1);
+        world.look(0);
+        world.wake(0);
+        world.look_through(5, begun_ms - 1);
+        world.begin(7, 3, Some(0), begun_ms);
+        world.look_through(begun_ms + 3, 800);
+        let told: Vec<_> = world.lines.iter().map(|line| (line.0, line.1)).collect();
+        assert_eq!(told, [(25, Started), (105, Escalated)], "{begun_ms}");
+        world.end(7, 802);
+        world.park(0, 800);
+        world.look(805);
+        assert!(world.told.iter().all(|told| told.kind == StallKind::Turn));
+        assert_eq!(world.ids().iter().max(), Some(&1), "{:?}", world.lines);
+        // Though it is known what it was made of.
+        let ended = world.told.last().unwrap();
+        assert_eq!(ended.duration_ns, 800 * MS);
+        assert_eq!((ended.culprit.unwrap().task, ended.poll), (1, None));
+        assert!(world.told[0].culprit.is_none(), "not then");
+    }
+}
+
+#[test]
+fn a_poll_that_may_have_begun_with_the_turn_is_no_second_stall() {
+    let mut world = World::new(1);
+    world.look(0);
+    world.wake(0);
+    // It is not timed: when it began is not known.
+    world.begin(7, 3, Some(0), 0);
+    world.seen.polls[0].outermost.start_ns = None;
+    world.seen.workers[0].computed_ns = 18 * MS;
+    world.look(20);
+    world.seen.workers[0].computed_ns = 0;
+    world.look_through(22, 90);
+    assert_eq!(world.ids(), [1], "{:?}", world.lines);
 }
 
 #[test]
@@ -740,6 +821,175 @@ fn waiting_for_a_cpu_counts_a_quarter() {
     assert_eq!((told.phase, told.severity), (Started, Monitor));
     assert!(told.shares.waiting_ns > told.duration_ns / 2);
     assert_eq!(world.lines[0].0, 85);
+}
+
+/// A worker that waits for a CPU four fifths of the time, until then.
+fn starve(world: &mut World, from_ms: u64, to_ms: u64) {
+    world.wake(0);
+    for now_ms in (from_ms + 5..=to_ms).step_by(5) {
+        let waited_ms = now_ms - from_ms;
+        world.times(Unit::Worker(0), 10, waited_ms, ThreadState::Queued);
+        world.look(now_ms);
+    }
+    world.park(0, to_ms - from_ms);
+    world.seen.times.clear();
+    world.look(to_ms + 5);
+}
+
+#[test]
+fn want_of_a_cpu_alone_is_never_severe() {
+    let mut world = World::new(1);
+    world.look(0);
+    starve(&mut world, 0, 30_000);
+    let phases: Vec<_> = world.lines.iter().map(|line| (line.1, line.2)).collect();
+    assert_eq!(phases, [(Started, Monitor), (Ended, Monitor)]);
+    assert!(world.told.iter().all(|told| told.is_starved));
+    assert!(world.told[1].duration_ns >= 29_000 * MS);
+}
+
+#[test]
+fn a_busy_machine_is_no_excuse_for_what_a_poll_itself_takes() {
+    // 300 ms on a CPU, and twice as long waiting for one.
+    let mut world = World::new(1);
+    world.look(0);
+    world.wake(0);
+    world.begin(7, 3, Some(0), 1);
+    let unit = Unit::Worker(0);
+    world.seen.accounts = vec![Some(account(7, 1, 0))];
+    for now_ms in (5..=900).step_by(5) {
+        let cpu_ms = 50 + now_ms / 3;
+        world.times(unit, cpu_ms, 60 + now_ms - now_ms / 3, ThreadState::OnCpu);
+        world.look(now_ms);
+        world.seen.accounts.clear();
+    }
+    world.end(7, 901);
+    world.park(0, 900);
+    world.look(905);
+    let told: Vec<_> = world
+        .told
+        .iter()
+        .map(|told| (told.phase, told.severity, told.is_starved))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (Started, Monitor, false),
+            (Escalated, Medium, false),
+            (Ended, Medium, false)
+        ]
+    );
+    let shares = world.told[2].shares;
+    // As of the last look.
+    assert_eq!((shares.cpu_ns, shares.waiting_ns), (300 * MS, 599 * MS));
+}
+
+#[test]
+fn of_many_that_starve_one_a_minute_is_told() {
+    let mut world = World::new(1);
+    world.look(0);
+    for from_ms in (0..130_000).step_by(1_000) {
+        starve(&mut world, from_ms, from_ms + 500);
+    }
+    let loud = world.told.iter().filter(|told| !told.quiet);
+    let loud: Vec<_> = loud.map(|told| (told.phase, told.start_ns / MS)).collect();
+    // When it began is known better at its end.
+    let stall = |at_ms| [(Started, at_ms + 5), (Ended, at_ms)];
+    assert_eq!(
+        loud,
+        [stall(0), stall(60_000), stall(120_000)].concat(),
+        "one within each minute"
+    );
+    assert_eq!(world.told.len(), 260);
+    assert!(world.told.iter().all(|told| told.is_starved));
+}
+
+#[test]
+fn one_that_was_kept_quiet_is_told_once_it_is_the_programs_own() {
+    for crosses_at_end in [false, true] {
+        let mut world = World::new(1);
+        world.look(0);
+        starve(&mut world, 0, 500);
+        world.told.clear();
+        world.wake(0);
+        let mut cpu_ms = 10;
+        for now_ms in (1_000..=1_250).step_by(5) {
+            cpu_ms += if now_ms > 1_200 && !crosses_at_end {
+                5
+            } else {
+                0
+            };
+            world.times(
+                Unit::Worker(0),
+                cpu_ms,
+                now_ms - cpu_ms,
+                ThreadState::Queued,
+            );
+            world.look(now_ms);
+        }
+        if crosses_at_end {
+            world.seen.times.clear();
+            // All since the last look is its own.
+            world.park(0, 290);
+            world.look(1_295);
+        } else {
+            world.park(0, 250);
+            world.look(1_255);
+        }
+        let told: Vec<_> = world.told.iter().map(|t| (t.phase, t.quiet)).collect();
+        assert_eq!(
+            told,
+            [(Started, true), (Started, false), (Ended, false)],
+            "{crosses_at_end}"
+        );
+        assert!(world.told[0].is_starved && !world.told[1].is_starved && !world.told[2].is_starved);
+        assert_eq!(world.ids()[0], world.ids()[2]);
+    }
+}
+
+#[test]
+fn the_librarys_own_work_is_no_stall() {
+    let mut world = World::new(1);
+    world.look(0);
+    world.wake(0);
+    for now_ms in (5..=300).step_by(5) {
+        world.seen.workers[0].own_work_ns = 5 * MS;
+        world.look(now_ms);
+    }
+    assert_eq!(world.lines, []);
+    // Nor does it excuse what comes after it.
+    world.seen.workers[0].own_work_ns = 0;
+    world.look_through(305, 330);
+    assert_eq!(world.lines.len(), 1);
+    assert_eq!(world.lines[0].0, 320);
+}
+
+#[test]
+fn a_runtime_without_tasks_has_no_stalls() {
+    let mut world = World::new(1);
+    world.look(0);
+    world.wake(0);
+    world.seen.is_vacant = true;
+    world.look_through(5, 300);
+    assert_eq!(world.lines, []);
+    world.seen.is_vacant = false;
+    world.look_through(305, 330);
+    assert_eq!(world.lines.len(), 1);
+}
+
+#[test]
+fn what_nobody_has_measured_while_the_watchdog_waited_for_a_cpu_is_excused() {
+    // A poll that is seen late, and only then measured.
+    for (waited_ms, told) in [(0, 1), (15, 0)] {
+        let mut world = World::new(1);
+        world.look(0);
+        world.wake(0);
+        world.begin(7, 3, Some(0), 1);
+        world.seen.watchdog_waited_ns = waited_ms * MS;
+        world.times(Unit::Worker(0), 2, 40, ThreadState::Queued);
+        world.look(21);
+        assert_eq!(world.lines.len(), told);
+        world.seen.watchdog_waited_ns = 0;
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! One worker, or one thread that polls without being one: its holds and its episode.
 
 use crate::clock;
+use crate::detector::Told;
 use crate::detector::age::Age;
 use crate::detector::hold::{PollHold, TurnHold};
 use crate::detector::observation::{
@@ -8,14 +9,15 @@ use crate::detector::observation::{
 };
 use crate::detector::place::Detached;
 use crate::detector::waiting::ThreadTimes;
-use crate::detector::{Told, severity_of};
-use crate::severity::{Severity, Thresholds};
+use crate::detector::weight::{Weight, time_until_above};
+use crate::severity::Thresholds;
 use crate::stall::{Phase, StallKind};
 
 /// Where events go and what they need.
 pub(crate) struct Teller<'a> {
     pub(crate) thresholds: &'a Thresholds,
     pub(crate) next_id: &'a mut dyn FnMut() -> u64,
+    pub(crate) starving: &'a mut Starving,
     pub(crate) events: &'a mut Vec<Told>,
 }
 
@@ -25,15 +27,53 @@ impl std::fmt::Debug for Teller<'_> {
     }
 }
 
-/// A stall that has been told of and is not over.
-#[derive(Clone, Debug)]
+/// A stall that has been told of and is not over: a turn, or one poll, for its whole life.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Episode {
     id: u64,
-    severity: Severity,
-    /// The poll that it is; `None` where only the turn is known.
-    poll: Option<PollId>,
-    culprit: Option<Layer>,
+    /// The highest that it has been told with.
+    weight: Weight,
+    /// Reports have it, but nobody is told.
+    quiet: bool,
+    held_by: HeldBy,
     start_ns: u64,
+}
+
+/// What an episode is.
+#[derive(Clone, Copy, Debug)]
+enum HeldBy {
+    Poll(PollId, Layer),
+    /// With the watched poll in it that has lasted for longest, and for how long.
+    Turn(Option<(Layer, u64)>),
+}
+
+impl Episode {
+    const fn poll(&self) -> Option<PollId> {
+        match self.held_by {
+            HeldBy::Poll(poll, _) => Some(poll),
+            HeldBy::Turn(_) => None,
+        }
+    }
+
+    /// The watched future that it is about, if it has lasted for so long.
+    fn culprit(&self, duration_ns: u64) -> Option<Layer> {
+        match self.held_by {
+            HeldBy::Poll(_, culprit) => Some(culprit),
+            HeldBy::Turn(longest) => {
+                let most = |(_, ns): &(Layer, u64)| *ns >= duration_ns / 2;
+                longest.filter(most).map(|(culprit, _)| culprit)
+            }
+        }
+    }
+
+    /// Takes note of a watched poll in the turn that it is.
+    fn note(&mut self, culprit: Layer, lasted_ns: u64) {
+        if let HeldBy::Turn(longest) = &mut self.held_by
+            && longest.is_none_or(|(_, ns)| ns <= lasted_ns)
+        {
+            *longest = Some((culprit, lasted_ns));
+        }
+    }
 }
 
 /// What is in progress on one unit.
@@ -55,16 +95,11 @@ impl Held {
         }
     }
 
-    /// The severity that the open episode was last told with.
-    pub(crate) fn told_severity(&self) -> Option<Severity> {
-        self.episode.as_ref().map(|episode| episode.severity)
-    }
-
     /// Whether the open episode is this poll, or with `None` a turn.
     pub(crate) fn episode_is(&self, poll: Option<PollId>) -> bool {
         self.episode
             .as_ref()
-            .is_some_and(|episode| episode.poll == poll)
+            .is_some_and(|episode| episode.poll() == poll)
     }
 
     /// Whether it is known what its thread had done when this was first looked at.
@@ -101,7 +136,7 @@ impl Held {
         let times = seen.times.iter().find(|(unit, _)| *unit == self.unit);
         let times = times.map(|(_, times)| *times);
         (
-            self.advance_poll(worker, poll, seen, times, detached),
+            self.advance_poll(worker, poll, seen, last_ns, times, detached),
             self.advance_turn(worker, seen, times, last_ns),
         )
     }
@@ -118,6 +153,7 @@ impl Held {
         worker: Option<WorkerSeen>,
         poll: Option<&PollSeen>,
         seen: &Observation,
+        last_ns: u64,
         times: Option<ThreadTimes>,
         detached: &mut Detached,
     ) -> Option<PollHold> {
@@ -133,7 +169,12 @@ impl Held {
         let account = self.account(seen);
         match &mut self.poll {
             Some(hold) => hold.advance(poll, seen, times),
-            none => *none = Some(PollHold::new(poll, worker, seen, times, account)),
+            none => {
+                // The turn's hold is still that of the last look.
+                let turn = self.turn.as_ref();
+                let hold = PollHold::new(poll, worker, seen, last_ns, turn, times, account);
+                *none = Some(hold);
+            }
         }
         over
     }
@@ -145,7 +186,8 @@ impl Held {
         times: Option<ThreadTimes>,
         last_ns: u64,
     ) -> Option<TurnHold> {
-        let Some(worker) = worker.filter(|worker| !worker.parked) else {
+        let at_work = |worker: &WorkerSeen| !worker.parked && !seen.is_vacant;
+        let Some(worker) = worker.filter(at_work) else {
             return self.turn.take();
         };
         let same = |hold: &TurnHold| hold.worker.same_turn(&worker);
@@ -169,34 +211,74 @@ impl Held {
 
     /// Starts or escalates the episode where its time has come.
     pub(crate) fn rise(&mut self, now_ns: u64, teller: &mut Teller<'_>) {
-        if let Some(hold) = &self.poll
-            && let Some(severity) = severity_of(teller.thresholds, hold.age.counts_ns(now_ns))
-        {
-            let hold = hold.clone();
-            self.raise(severity, Some(&hold), &hold.age, now_ns, teller);
-        } else if let Some(age) = self.turn_to_blame(now_ns, teller.thresholds)
-            && let Some(severity) = severity_of(teller.thresholds, age.counts_ns(now_ns))
-        {
-            self.raise(severity, None, &age, now_ns, teller);
+        let weigh = |age: &Age| Weight::of(age, now_ns, teller.thresholds);
+        let poll = self.poll.as_ref();
+        let poll = poll.and_then(|poll| Some((weigh(&poll.age)?, poll.clone())));
+        let Some((weight, poll)) = poll else {
+            if let Some(age) = self.turn_to_blame(now_ns, teller.thresholds)
+                && let Some(weight) = Weight::of(&age, now_ns, teller.thresholds)
+            {
+                self.raise(weight, None, &age, now_ns, teller);
+            }
+            return;
+        };
+        if self.episode_is(None) {
+            if let Some((age, end_ns)) = self.turn_before(&poll, teller.thresholds) {
+                let age = age.clone();
+                self.end(&age, end_ns, teller);
+            } else if let Some(turn) = &self.turn {
+                let age = turn.age.clone();
+                if let Some(episode) = &mut self.episode {
+                    episode.note(poll.seen.culprit(now_ns), poll.age.elapsed_ns(now_ns));
+                }
+                if let Some(weight) = Weight::of(&age, now_ns, teller.thresholds) {
+                    self.raise(weight, None, &age, now_ns, teller);
+                }
+                return;
+            }
         }
+        self.raise(weight, Some(&poll), &poll.age, now_ns, teller);
     }
 
-    /// When the next severity is reached if all goes on as it did until then.
+    /// What there was before this poll of the turn that the episode is, and its end.
+    ///
+    /// `None` where that alone would not be all that has been told of it: of a stall that
+    /// was none without its last poll, that poll is a part. Told anew as a poll, it would
+    /// be two.
+    fn turn_before<'a>(
+        &'a self,
+        poll: &'a PollHold,
+        thresholds: &Thresholds,
+    ) -> Option<(&'a Age, u64)> {
+        let told = self.episode.filter(|episode| episode.poll().is_none())?;
+        let (age, end_ns) = poll.before(self.turn.as_ref()?)?;
+        let weight = Weight::of(age, end_ns, thresholds);
+        (weight >= Some(told.weight)).then_some((age, end_ns))
+    }
+
+    /// When it is of more weight than was told, if all goes on as it did until then.
     pub(crate) fn due_ns(&self, last_ns: u64, thresholds: &Thresholds) -> Option<u64> {
-        let told = self.told_severity();
-        let mut severities = Severity::ALL.into_iter();
-        let next = severities.find(|severity| Some(*severity) > told)?;
-        let bound_ns = clock::ns_of(thresholds.of(next));
-        let reached_ns = |age: &Age| {
-            let left_ns = bound_ns.saturating_sub(age.counts_ns(last_ns));
-            last_ns.saturating_add(left_ns)
+        let told = self.episode.map(|episode| episode.weight);
+        let reached_ns = |age: &Age, told: Option<Weight>| {
+            let left_ns = time_until_above(told, age, last_ns, thresholds)?;
+            Some(last_ns.saturating_add(left_ns))
         };
-        let poll_ns = self.poll.as_ref().map(|poll| reached_ns(&poll.age));
+        let is_turn = self.episode_is(None);
+        let poll_ns = self.poll.as_ref().and_then(|poll| {
+            if !is_turn {
+                reached_ns(&poll.age, told)
+            } else {
+                // Of its own from the lowest threshold on, or a part of the turn.
+                self.turn_before(poll, thresholds)?;
+                reached_ns(&poll.age, None)
+            }
+        });
         let turn_ns = self.turn.as_ref().and_then(|turn| {
-            let at_ns = reached_ns(&turn.age);
+            let at_ns = reached_ns(&turn.age, told)?;
             // That it is driven may be known by then; if not, nobody knows when.
             let in_time = turn.worker.driven || at_ns > last_ns;
-            (in_time && !self.poll_lasts(at_ns, thresholds)).then_some(at_ns)
+            let is_whole = is_turn && poll_ns.is_none();
+            (in_time && (is_whole || !self.poll_lasts(at_ns, thresholds))).then_some(at_ns)
         });
         poll_ns.into_iter().chain(turn_ns).min()
     }
@@ -219,56 +301,65 @@ impl Held {
 
     fn raise(
         &mut self,
-        severity: Severity,
+        weight: Weight,
         poll: Option<&PollHold>,
         age: &Age,
         at_ns: u64,
         teller: &mut Teller<'_>,
     ) {
-        let culprit = poll.map(|poll| poll.seen.culprit(at_ns));
         let phase = match &mut self.episode {
             None => {
                 self.episode = Some(Episode {
                     id: (teller.next_id)(),
-                    severity,
-                    poll: poll.map(|poll| poll.seen.id),
-                    culprit,
+                    weight,
+                    quiet: weight.is_starved() && !teller.starving.may_tell(at_ns),
+                    held_by: HeldBy::Turn(None),
                     start_ns: age.since_ns(),
                 });
-                Phase::Started
+                Some(Phase::Started)
             }
-            Some(episode) => {
-                if let Some(poll) = poll {
-                    episode.poll = Some(poll.seen.id);
-                    episode.culprit = culprit;
+            Some(episode) if weight > episode.weight => {
+                let told = std::mem::replace(&mut episode.weight, weight);
+                if std::mem::take(&mut episode.quiet) {
+                    // Nobody has heard of it yet.
+                    Some(Phase::Started)
+                } else {
+                    (weight.severity() > told.severity()).then_some(Phase::Escalated)
                 }
-                if severity <= episode.severity {
-                    return;
-                }
-                episode.severity = severity;
-                Phase::Escalated
             }
+            Some(_) => None,
         };
-        self.tell(phase, at_ns, age, teller);
+        if let Some(poll) = poll
+            && let Some(episode) = &mut self.episode
+        {
+            episode.held_by = HeldBy::Poll(poll.seen.id, poll.seen.culprit(at_ns));
+        }
+        if let Some(phase) = phase {
+            self.tell(phase, at_ns, age, teller);
+        }
     }
 
     fn tell(&self, phase: Phase, at_ns: u64, age: &Age, teller: &mut Teller<'_>) {
         let Some(episode) = &self.episode else { return };
-        // The episode may have begun as a turn, before the poll that it became.
-        let lead_ns = age.since_ns().saturating_sub(episode.start_ns);
+        let poll = episode.poll();
+        let duration_ns = age.elapsed_ns(at_ns);
+        let now = Weight::of(age, at_ns, teller.thresholds);
         teller.events.push(Told {
             id: episode.id,
             phase,
-            severity: episode.severity,
-            kind: match episode.poll {
+            severity: episode.weight.severity(),
+            // What was taken for work can turn out to have been a wait.
+            is_starved: now.is_none_or(Weight::is_starved),
+            quiet: episode.quiet,
+            kind: match poll {
                 Some(_) => StallKind::Poll,
                 None => StallKind::Turn,
             },
             unit: self.unit,
-            poll: episode.poll,
-            culprit: episode.culprit,
+            poll,
+            culprit: episode.culprit(duration_ns),
             start_ns: episode.start_ns,
-            duration_ns: age.elapsed_ns(at_ns).saturating_add(lead_ns),
+            duration_ns,
             suspended_ns: age.standstill_ns(),
             shares: age.shares(),
             cut_off: false,
@@ -285,10 +376,16 @@ impl Held {
 
     /// Ends the episode.
     pub(crate) fn end(&mut self, age: &Age, end_ns: u64, teller: &mut Teller<'_>) {
+        let mut is_told_late = false;
         if let Some(episode) = &mut self.episode
-            && let Some(severity) = severity_of(teller.thresholds, age.counts_ns(end_ns))
+            && let Some(weight) = Weight::of(age, end_ns, teller.thresholds)
         {
-            episode.severity = episode.severity.max(severity);
+            episode.weight = episode.weight.max(weight);
+            is_told_late = episode.quiet && !episode.weight.is_starved();
+            episode.quiet &= !is_told_late;
+        }
+        if is_told_late {
+            self.tell(Phase::Started, end_ns, age, teller);
         }
         self.tell(Phase::Ended, end_ns, age, teller);
         self.episode = None;
@@ -306,24 +403,46 @@ impl Held {
         end_ns: u64,
         teller: &mut Teller<'_>,
     ) {
-        if let Some(severity) = severity_of(teller.thresholds, age.counts_ns(end_ns)) {
-            self.raise(severity, poll, age, end_ns, teller);
+        if let Some(weight) = Weight::of(age, end_ns, teller.thresholds) {
+            self.raise(weight, poll, age, end_ns, teller);
             self.end(age, end_ns, teller);
         }
     }
 
     /// Ends the episode because the watchdog stops.
     pub(crate) fn cut_off(&mut self, now_ns: u64, teller: &mut Teller<'_>) {
-        let age = match (&self.poll, &self.turn) {
-            (Some(poll), _) => poll.age.clone(),
-            (None, Some(turn)) => turn.age.clone(),
-            (None, None) => return,
+        let age = match (
+            self.episode.as_ref().map(Episode::poll),
+            &self.poll,
+            &self.turn,
+        ) {
+            (Some(Some(_)), Some(poll), _) => poll.age.clone(),
+            (Some(None), _, Some(turn)) => turn.age.clone(),
+            _ => return,
         };
-        if self.has_episode() {
-            self.end(&age, now_ns, teller);
-            if let Some(told) = teller.events.last_mut() {
-                told.cut_off = true;
-            }
+        self.end(&age, now_ns, teller);
+        if let Some(told) = teller.events.last_mut() {
+            told.cut_off = true;
         }
+    }
+}
+
+/// After which time one more stall for want of a CPU may be told as an event: a machine
+/// that is short of CPUs makes hundreds.
+const STARVED_EVERY_NS: u64 = 60_000_000_000;
+
+/// When the next stall for want of a CPU may be told.
+#[derive(Debug, Default)]
+pub(crate) struct Starving {
+    next_ns: u64,
+}
+
+impl Starving {
+    fn may_tell(&mut self, now_ns: u64) -> bool {
+        let may = now_ns >= self.next_ns;
+        if may {
+            self.next_ns = now_ns.saturating_add(STARVED_EVERY_NS);
+        }
+        may
     }
 }

@@ -72,7 +72,8 @@
 //! | looks at a thread until it is asleep again | 64 looks of some 10 us |
 //! | the thread's signal mask, in `/proc/self/task/TID/status` | 4 looks, 1.5 ms |
 //! | where signals are directed: waits for the handler | 5 ms |
-//! | ledger's lock | as long as `report` takes to copy what is in it |
+//! | ledger's lock, with that of the stall's profile held | as long as `report` takes to copy what is in it |
+//! | looks at a stall's thread, for as long as it lasts | once a tick, or a 64th of the stall's age; asks a running one every eighth of it, 125 ms at most: each time costs that thread some microseconds |
 //! | fills stocks | 0.7 MiB, 14 KiB for each CPU |
 //! | list of tracked futures, with `stuck_after` | 256 entries at a time; and one search for any |
 //! | unwinding | 262,144 frames, some 10 ms |
@@ -82,7 +83,8 @@
 //! `src/explain.rs`, `src/os/linux/symbolize.rs`; one for the process. At most 64 stacks
 //! wait for it; more are counted as missed. It maps debug info (`openat`, `statx`,
 //! `pread64`, `mmap`, `munmap`), reads the limits of memory before (`/proc/self/limits`,
-//! `status`, `cgroup`, and files in `/sys/fs/cgroup`), and catches panics of the code that
+//! `status`, `cgroup`, and files in `/sys/fs/cgroup`), looks for debug files
+//! (`/proc/self/maps`, `environ`), which it reads in pieces, and catches panics of the code that
 //! reads debug info ([`Health::symbolizer_panics`](crate::Health::symbolizer_panics)). It
 //! takes the ledger's lock to leave its answer. Its figures:
 //! [`docs::stacks`](crate::docs::stacks).
@@ -133,6 +135,7 @@
 //! | pool's account (`pool.rs`) | `spawn_blocking`, `health`, `report` | none |
 //! | resting (`sampler.rs`) | the lag sampler, investigator; the thread that looks only tries | none |
 //! | driven (`driven.rs`) | the thread that looks, investigator, symbolizer | none |
+//! | profile of a stall (`watchdog/investigator/`) | investigator, symbolizer | ledger |
 //! | ledger (`watchdog/shared.rs`) | `health`, `report`, investigator, symbolizer | pool's account, reason |
 //! | reason for no stacks (`watchdog/shared.rs`) | `health`, investigator | none |
 //! | symbolizer (`explain.rs`) | symbolizer; the investigator only tries | lack |
@@ -141,7 +144,7 @@
 //! | `/proc/self/mem` (`os/linux/memory.rs`) | investigator, under a filter only | the kernel's of the memory map |
 //! | the loader's | investigator; first poll on a thread | none of the investigator's |
 //!
-//! Order, for those that are held together: ledger before pool's account and reason;
+//! Order, for those that are held together: profile before ledger, ledger before pool's account and reason;
 //! filling before list of tracked futures; symbolizer before lack. No other two are held
 //! at once, and no callback, subscriber or waker of the program is called with one held,
 //! but for the clone of a tracked future's waker. Unwind tables are copied without the
@@ -167,6 +170,7 @@
 //! | `timer_create`, `timer_settime`, `timer_delete`, `uname` | investigates | stack of a running thread; under a filter only if `signal` was called | `signal(None)` |
 //! | `arch_prctl` (`ARCH_GET_XCOMP_PERM`) | investigates | the same, on processors with AMX, never under a filter | `signal(None)` |
 //! | `rt_tgsigqueueinfo`, `getuid`, `clock_nanosleep` | investigates | the same, where timers cannot be used | `signal(None)` |
+//! | `fstat`, `socketpair`, `fcntl`, `write`, `close`, `clock_nanosleep` | investigates, audits | the same, under a filter, in place of timers if `signal` was not called; `socketpair` and what follows only in a process that has a socket | `signal(None)` |
 //! | `mmap`, `munmap`, `statx`, `openat`, `pread64`, `readlink` | symbolizes | start, and stacks | `stacks(false)` |
 //! | `sched_getattr`, `sched_setattr` | all of a watchdog's | start | off unless `short_slices(true)` |
 //! | `mlock`, `setpriority`, `ptrace`, `perf_event_open` | | never | |
@@ -183,10 +187,17 @@
 //!
 //! A filter is seen in `/proc/thread-self/status`: where `Seccomp:` is not 0, memory is
 //! read from `/proc/self/mem` and `process_vm_readv` is not even tried, since a try can
-//! kill. For the same reason no timer is tried, nor a signal sent, under a filter: running
-//! threads have no stacks there unless `Builder::signal` was called with a signal. Then
-//! timers are tried. Where the filter refuses them with an error, signals are directed
-//! instead.
+//! kill. For the same reason no timer is tried under a filter, nor `rt_tgsigqueueinfo`.
+//! The signal is then sent by a socket with `O_ASYNC`, whose owner is the stuck thread
+//! (`F_SETSIG`, `F_SETOWN_EX`): `src/os/linux/directed.rs`. These calls the program makes
+//! itself. `fcntl` is in systemd's `@file-system`, with `openat`; Docker's default profile
+//! permits it whatever its arguments, and we know of no filter that looks at its command.
+//! `socketpair` is in `@network-io`, so a process without a socket of its own, past the
+//! first three files, makes none, and its running threads have no stacks. A filter that
+//! permits some calls of `@network-io` and kills for `socketpair` alone is not seen.
+//!
+//! Where `Builder::signal` was called with a signal, timers are tried under a filter, too.
+//! Where the filter refuses them with an error, `rt_tgsigqueueinfo` is called instead.
 //!
 //! # Threads
 //! | name | how many | does |
@@ -215,7 +226,8 @@
 //! | what | bound |
 //! |---|---|
 //! | queues | 1,024 messages for each outlet, and as many events that wait; 512 requests and 512 transitions for the ledger, for each watchdog. A message takes some 260 bytes |
-//! | ledger | 1,000 stalls that are over, 256 culprits, 64 early stacks; stacks share their functions. Stalls in progress: as many as threads, and those whose end was lost to a full queue |
+//! | ledger | 1,000 stalls that are over, with 16 stacks each at most, 256 culprits; stacks share their functions. Stalls in progress: as many as threads, and those whose end was lost to a full queue |
+//! | profiles of stalls in progress | 64 stacks each, 4,096 for each watchdog as long as there are no more than 1,024 stalls |
 //! | threads, names | 1,024 entries of 7 KiB, 256 names; histograms 270 KiB at most for each name and thread |
 //! | stocks | 0.7 MiB, 14 KiB for each CPU up to 64, 48 KiB for tracked futures |
 //! | tracked futures | 65,536 of some 200 bytes |

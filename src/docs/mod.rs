@@ -28,9 +28,16 @@ pub mod events {
     //! | `on_cpu_ms` | how long its thread is known to have computed |
     //! | `off_cpu_ms` | how long it is known to have slept |
     //! | `waiting_ms` | how long it is known to have waited for a CPU |
-    //! | `culprit` | the innermost function of the user's code, with file and line |
+    //! | `culprit` | the innermost function of the user's code where most of the time went, with file and line |
+    //! | `culprit_ms` | how much of the time is laid to it |
+    //! | `seen_ms` | how much of the time is laid to places in all |
     //! | `leaf` | what it called |
     //! | `suppressed` | stalls of this culprit that were not told before this one |
+    //!
+    //! The message also names the other places that had a tenth of the time or more, with
+    //! their shares ([`Stall::places`](crate::Stall::places)). It says so where less than
+    //! half of the stall was seen. `seen at` is said of a turn that was seen there once and
+    //! may be many polls: its line is one that was there, and need not be to blame.
     //!
     //! In message and fields alike, control and invisible characters of names, functions
     //! and paths are shown by number, as `\u{1b}`, and each of these texts takes at most
@@ -80,12 +87,43 @@ pub mod stacks {
     //! debug = "line-tables-only"
     //! ```
     //!
-    //! A stripped build leaves addresses with module and build id, for symbolizing
-    //! elsewhere.
+    //! A stripped build without a debug file leaves addresses with module and build id, for
+    //! symbolizing elsewhere.
+    //!
+    //! # Where debug info is looked for
+    //! In the file that was loaded, first. Where that has no `.debug_info` or no table of
+    //! all symbols, the first of these that is of the same build is read in its place:
+    //!
+    //! 1. by the build id, `.build-id/xx/yyyy.debug` in `/usr/lib/debug`, in the file's own
+    //!    folder and in `.debug` below that;
+    //! 2. by the name in `.gnu_debuglink`, in the file's folder, in `.debug` below that, and
+    //!    in `/usr/lib/debug/` with the path of that folder;
+    //! 3. what `debuginfod`'s clients have downloaded: `ID/debuginfo` in
+    //!    `$DEBUGINFOD_CACHE_PATH`, else in `$XDG_CACHE_HOME/debuginfod_client`, else in
+    //!    `~/.cache/debuginfod_client`, as these variables were when the process was started.
+    //!    Nothing is downloaded.
+    //!
+    //! A debug file is of the same build where the build ids are equal. Where one has none,
+    //! the checksum of `.gnu_debuglink` must be that of the debug file.
+    //!
+    //! With `split-debuginfo = "packed"` or `"unpacked"` lines are in the program, and the
+    //! names of functions in the part that was split off. That is sought by its id in the
+    //! `.dwp` beside the program or its debug file, called as these are with `.dwp` after
+    //! it, and then in the `.dwo` where the compiler has written it, or beside the program.
+    //!
+    //! A program or library that was replaced on disk while it runs gets no names of the new
+    //! file. Build ids are compared; without one, what `/proc/self/maps` says of the file
+    //! counts. The program's own file can still be read, and that of a library by root.
+    //!
+    //! Where something of this is missing or of another build,
+    //! [`Health::no_stacks`](crate::Health::no_stacks) says so. That there is no debug file
+    //! at all is no such reason. Debug files are not mapped: they may be written over, as a
+    //! compiler does with `.dwp` and `.dwo`.
     //!
     //! # How
-    //! When a stall starts, and at each escalation, a thread that may wait looks at the
-    //! stuck thread's `/proc/self/task/TID/syscall`.
+    //! For as long as a stall lasts, a thread that may wait looks at the stuck thread's
+    //! `/proc/self/task/TID/syscall`: at each tick at first, then after a 64th of the
+    //! stall's age.
     //!
     //! - **Blocked**: it reads program counter and stack pointer there, copies the
     //!   stack, and looks again whether nothing moved. The stuck thread is not touched: a
@@ -98,13 +136,20 @@ pub mod stacks {
     //!   back to user mode, so no system call is cut short. The handler copies registers
     //!   and stack, and makes no system call but `gettid`.
     //!
+    //! A thread that has not been given a CPU since the last look is in the same sleep, at
+    //! the same place. One that sleeps anew is read again. One that runs is asked at once
+    //! where it slept before, else an eighth of the stall's age after the last time, 125 ms
+    //! at most. So the time of a stall is shared out among [places](crate::Stall::places):
+    //! where one computes and the next sleeps, by the thread's CPU clock; else half way
+    //! between two looks. A look speaks for a quarter of the stall's age around it, 4 ticks
+    //! or the lowest threshold at least: what is further from any is not seen.
+    //!
     //! The copy of a blocked thread's stack is there at once. That of a running thread is
     //! picked up at the next look, a tick later or more. So a stall that computes mostly
     //! starts without a line, and has one when it escalates or ends; the report has the
     //! line as soon as it is there. A copy that arrives just before a stall ends counts.
     //!
-    //! While a turn lasts that computes and has nothing watched in it, the handler also
-    //! notes, ever more rarely, tokio's id of the task: one and the same throughout is
+    //! The handler also notes tokio's id of the task: one and the same throughout a turn is
     //! likely [one poll](crate::Stall::is_one_poll), several are several polls.
     //!
     //! The copy counts only if it leads to the frame that polls the watched future, or else
@@ -121,12 +166,14 @@ pub mod stacks {
     //! |---|---|---|
     //! | x86-64 from Linux 5.9, aarch64 from 5.16 | a timer on their CPU clock | `io_uring_enter` and KVM's `KVM_RUN` only |
     //! | older, or one that refuses timers | a directed signal | yes, in a race of microseconds |
+    //! | any, under a filter of system calls (seccomp), unless [`Builder::signal`](crate::Builder::signal) was called with a signal | a directed signal, by a socket | the same |
     //!
     //! By the kernel's release. With the first timer, one more is tried on a thread of our
     //! own: a kernel that only claims to be such a one is found out so.
     //!
-    //! A directed signal is sent only to a thread that was seen running twice without a
-    //! switch between. The thread may have entered a system call since. The calls named
+    //! A directed signal is sent only to a thread that has had 1 ms of CPU time without
+    //! going to sleep, and was not switched out between the last two looks. The thread may
+    //! have entered a system call since. The calls named
     //! above, and the others of signal(7)'s list, then return EINTR, whatever `SA_RESTART`
     //! says. Where that must not be, `Builder::signal(None)` leaves out all stacks of
     //! running threads. `scripts/eintr.sh` counts interrupted calls on the kernel that it
@@ -146,9 +193,9 @@ pub mod stacks {
     //!   program gives them a larger alternate stack;
     //! - one whose stack's place is not known;
     //! - any, where the program has a handler of its own for the signal, which stays;
-    //! - any, where a filter of system calls (seccomp) is in force and
-    //!   [`Builder::signal`](crate::Builder::signal) was not called with a signal: a filter
-    //!   may kill the process for `timer_create`. Most containers have a filter;
+    //! - any, where a filter of system calls (seccomp) is in force,
+    //!   [`Builder::signal`](crate::Builder::signal) was not called with a signal, and the
+    //!   process has no socket: a filter may kill for `timer_create`, and for a socket;
     //! - any, where no more signals can be pending (`RLIMIT_SIGPENDING`): a timer takes one.
     //!
     //! An alternate stack that a thread sets up after its first watched poll is not
@@ -187,7 +234,7 @@ pub mod stacks {
     //!
     //! # Memory
     //! Debug info stays in the pages of its file, which the kernel takes back when it needs
-    //! them. Beside them 8 MB were taken at most, for files of 39 to 146 MB:
+    //! them; of a debug file or `.dwp` 512 KiB are kept, of a `.dwo` what is read. Beside them 8 MB were taken at most, for files of 39 to 146 MB:
     //! `scripts/symbol_memory.sh [file]...` measures it, as RssAnon, and fails where it is
     //! more than 64 MB, or 10 MB after a quiet time. Debug info that is compressed has to be
     //! in memory: 64 MiB at most.
@@ -201,8 +248,8 @@ pub mod stacks {
     //! all loaded modules: see [`docs::design`](crate::docs::design).
     //!
     //! # What it cannot
-    //! - Of split debug info only the part in the program is read: lines, and the names of
-    //!   functions that are not inlined.
+    //! - Debug info that `dwz` has shared between files (`.gnu_debugaltlink`) has no names
+    //!   of inlined functions there, and `.gnu_debugdata` is not read.
     //! - A thread becomes known when a watched poll or the lag sampler runs on it, or
     //!   at once with [`Builder::install`](crate::Builder::install). Of one that is
     //!   not known there is neither stack nor cause.

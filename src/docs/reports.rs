@@ -20,7 +20,10 @@
 //! [`Hotspot`](crate::Hotspot): its [`Fingerprint`](crate::Fingerprint) is made of the
 //! function's name, its file's name and the cause, so it stays the same while lines
 //! move from build to build. A stall without a line goes by the name of its task, or its
-//! worker. Each finding has a category, a fix in code and its trade-off from a
+//! worker. A stall whose time went to [several places](crate::Stall::places) is in the
+//! finding of each, with the time that it spent there and the severity of that time. Where
+//! less than half of it was seen, or a turn of what may be many polls was seen there once,
+//! it counts by its task or worker: no line is blamed. Each finding has a category, a fix in code and its trade-off from a
 //! catalogue of what blocks; [`Report::advise`](crate::Report::advise) puts one's own
 //! advice in its place.
 //!

@@ -26,7 +26,7 @@
 //! `audited future` blocked in clock_nanosleep, 15.1 ms
 //!   where  app::retry src/retry.rs:19 (std::thread::functions::sleep)
 //!   sure   the kernel counted that the thread slept, and it was seen where
-//!   fix    `tokio::time::sleep(..).await`
+//!   fix    sleep with `tokio::time::sleep(..).await`
 //!   stack
 //!     std::thread::functions::sleep
 //!     app::retry src/retry.rs:19

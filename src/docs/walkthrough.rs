@@ -83,7 +83,7 @@
 //!
 //!   what to do
 //!   - upload examples/systems/src/bin/upload_stoppage/broken.rs:41
-//!     an async client, or `tokio::task::spawn_blocking` with a timeout of the call's own
+//!     use an async client, or `tokio::task::spawn_blocking` with a timeout of the call's own
 //! ..
 //! ```
 //!

@@ -11,6 +11,8 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::clock::Ticks;
+
 #[cfg(all(
     target_os = "linux",
     target_pointer_width = "64",
@@ -29,8 +31,8 @@ mod platform;
 
 pub(crate) use platform::{
     AutoResetEvent, Capturer, DEFAULT_SIGNAL, DETECTION, OwnStack, ProcessClocks, Symbolizer,
-    ThreadProbe, interpose, is_futex, is_usable_signal, leave_out, module_files, process_id,
-    request_short_slice, syscall_name, terminal_columns, thread_id, touch_stack, usage,
+    ThreadProbe, cpu_shortage, interpose, is_futex, is_usable_signal, leave_out, module_files,
+    process_id, request_short_slice, syscall_name, terminal_columns, thread_id, touch_stack, usage,
 };
 
 /// The processor's time stamp counter; `None` where there is none that can be
@@ -87,6 +89,8 @@ pub(crate) struct Captured {
     pub(crate) doing: Doing,
     /// tokio's id of the task that it polled, where it ran.
     pub(crate) task: Option<u64>,
+    /// When a thread that ran was there; `None` for now.
+    pub(crate) at: Option<Ticks>,
     /// Its stack, the innermost address first; all others are return addresses.
     pub(crate) stack: Result<Vec<u64>, Miss>,
 }
@@ -189,7 +193,7 @@ pub(crate) enum Miss {
     Unproven,
     /// The handler has not run yet; it may still.
     Late,
-    /// It waits for a CPU, and where it would go on is not known.
+    /// It was not seen computing for so long that it is unlikely to wait next.
     Queued,
     /// As many captures were under way as there can be.
     Busy,
@@ -278,7 +282,7 @@ impl fmt::Display for Miss {
             Miss::Moved => "the thread has moved on",
             Miss::Unproven => "the stack could not be unwound",
             Miss::Late => "the thread did not answer",
-            Miss::Queued => "the thread waited for a CPU",
+            Miss::Queued => "the thread was not seen to compute for long enough",
             Miss::Busy => "other captures were under way",
             Miss::NotPermitted => "the system does not permit it",
             Miss::NoProc => {
@@ -310,8 +314,9 @@ impl fmt::Display for Miss {
             Miss::TooLarge => "the stack is too large to be copied",
             Miss::NoMemory => "not enough memory is left for a copy of the stack",
             Miss::Filtered => {
-                "a filter of system calls is in force, and could kill for a timer: call \
-                 `Builder::signal` with a signal if the filter permits `timer_create`"
+                "a filter of system calls is in force, which could kill for a timer, and \
+                 the program has no socket that would show that it may send a signal by \
+                 one: call `Builder::signal` with a signal if the filter permits `timer_create`"
             }
             Miss::SignalsOff => "the thread was running, and signals are off",
             Miss::NotSupported => "not on this platform",

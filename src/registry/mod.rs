@@ -11,6 +11,7 @@
 
 mod demand;
 mod labels;
+mod own_time;
 mod parking;
 mod ready;
 mod tag;
@@ -86,7 +87,8 @@ impl Registry {
 
     /// Only under the lock of the demands.
     fn set_timing(&self, timing: Timing) {
-        self.timing.store(timing.0, Relaxed);
+        // Release: pairs with the acquire in `TimedPlace::refresh`.
+        self.timing.store(timing.0, Release);
         for (_, thread) in self.threads.iter() {
             thread.refresh(&self.timing);
         }

@@ -13,6 +13,7 @@ use crate::os::OwnStack;
 use crate::pending::Pending;
 use crate::recorder::{self, Recorder};
 use crate::registry::MAX_LABELS;
+use crate::registry::own_time::OwnTime;
 use crate::registry::parking::Parking;
 use crate::registry::ready;
 use crate::registry::tag::{LabelId, Place, Timing, key};
@@ -57,6 +58,8 @@ pub(crate) struct Thread {
     random: AtomicU64,
     /// What the hooks of parking tell of the worker that this thread runs.
     pub(super) parking: Parking,
+    /// For how long it has done this library's work.
+    pub(crate) own_work: OwnTime,
     /// Polls watched futures without being a worker; nobody tells when it does.
     polls_apart: AtomicBool,
     /// The operating system's id; 0 where it is not known.
@@ -135,6 +138,7 @@ impl Thread {
             until_sample: AtomicU32::new(0),
             random: AtomicU64::new(0x9E37_79B9_7F4A_7C15),
             parking: Parking::default(),
+            own_work: OwnTime::default(),
             polls_apart: AtomicBool::new(false),
             tid: AtomicI32::new(0),
             stack: OwnStack::new(),

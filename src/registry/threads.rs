@@ -74,3 +74,23 @@ impl Threads {
         self.refused.load(Relaxed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering::Release;
+
+    use super::*;
+
+    #[test]
+    fn threads_beyond_the_bound_are_refused_and_counted_until_one_ends() {
+        let threads = Threads::new();
+        let all: Vec<_> = (0..MAX_THREADS + 3).map(|_| threads.take(false)).collect();
+        assert_eq!(all.iter().flatten().count(), MAX_THREADS);
+        assert_eq!(threads.refused(), 3);
+        assert_eq!(threads.iter().count(), MAX_THREADS);
+        let ended = all[7].unwrap();
+        ended.taken.store(false, Release);
+        assert!(std::ptr::eq(threads.take(true).unwrap(), ended));
+        assert!(threads.take(false).is_none());
+    }
+}

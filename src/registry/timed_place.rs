@@ -14,7 +14,7 @@
 //! after that fence, comes after X's, before X's fence (C++20, "coherence-ordered
 //! before" and fences): X's was not the last.
 
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 
 use crate::sync::{AtomicU32, AtomicU64, fence};
 
@@ -38,8 +38,9 @@ impl TimedPlace {
 
     #[inline]
     pub(crate) fn key(&self) -> u64 {
-        // Relaxed: a poll that sees a change late is timed one poll later.
-        self.key.load(Relaxed)
+        // Acquire: pairs with the release in `refresh`. A key that has polls timed comes with
+        // the clock that they are timed by.
+        self.key.load(Acquire)
     }
 
     pub(crate) fn place(&self) -> u64 {
@@ -61,11 +62,13 @@ impl TimedPlace {
 
     /// Makes the key anew, after an input has changed.
     pub(crate) fn refresh(&self, timing: &AtomicU32, key_of: KeyOf) {
-        let inputs = || (self.place.load(Relaxed), timing.load(Relaxed));
+        // Acquire: pairs with the release in `Registry::set_timing`; whoever makes the key hands
+        // on what the one that changed the timing had done before, the clock.
+        let inputs = || (self.place.load(Relaxed), timing.load(Acquire));
         fence(SeqCst);
         let mut now = inputs();
         loop {
-            self.key.store(key_of(now.0, now.1), Relaxed);
+            self.key.store(key_of(now.0, now.1), Release);
             fence(SeqCst);
             let later = inputs();
             if later == now {

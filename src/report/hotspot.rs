@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::advice::{self, Advice};
 use crate::escape::part;
 use crate::histogram::{Histogram, Summary};
+use crate::profile::Part;
 use crate::report::SeverityCounts;
 use crate::stall::{Cause, Frame, Location, Stack, Stall, StallKind};
 
@@ -15,7 +16,7 @@ use crate::stall::{Cause, Frame, Location, Stack, Stall, StallKind};
 pub(super) const MAX_TASKS: usize = 32;
 
 /// By what stalls are one finding: the function they are in and the cause, else
-/// the task's name.
+/// the task's name. A stall with [several places](Stall::places) is in several findings.
 ///
 /// Not the line, which changes from build to build; nor the path, which changes
 /// from machine to machine.
@@ -24,10 +25,10 @@ pub(super) const MAX_TASKS: usize = 32;
 pub struct Fingerprint(String);
 
 impl Fingerprint {
-    pub(crate) fn of(stall: &Stall) -> Self {
-        let stack = stall.stack();
+    pub(crate) fn of(stall: &Stall, of: &Part<'_>) -> Self {
+        let stack = of.stack;
         let culprit = stack.and_then(Stack::culprit);
-        let of = match (culprit, stall.task(), stall.worker()) {
+        let place = match (culprit, stall.task(), stall.worker()) {
             (Some(frame), _, _) => {
                 let file = frame.file().and_then(|file| file.rsplit('/').next());
                 let file = part(file.unwrap_or_default());
@@ -44,7 +45,7 @@ impl Fingerprint {
             (None, None, Some(worker)) => format!("worker {worker}"),
             (None, None, None) => "unknown".to_owned(),
         };
-        Fingerprint(format!("{of}: {}", stall.cause))
+        Fingerprint(format!("{place}: {}", of.cause))
     }
 
     /// Stands for all beyond a bound.
@@ -107,17 +108,18 @@ impl Hotspot {
         &self.advice
     }
 
-    /// Where its longest stall was, if that is known.
+    /// Where its longest stall was, if that is known; what is counted of a stall is the
+    /// time that it spent there.
     pub const fn stack(&self) -> Option<&Stack> {
         self.stack.as_ref()
     }
 
-    /// How many stalls.
+    /// How many stalls, each by the severity of the time that it spent there.
     pub const fn counts(&self) -> &SeverityCounts {
         &self.counts
     }
 
-    /// How long they lasted.
+    /// How long they lasted there.
     pub const fn durations(&self) -> &Summary {
         &self.durations
     }
@@ -237,18 +239,18 @@ pub(crate) struct Adding {
 }
 
 impl Adding {
-    pub(crate) fn new(fingerprint: Fingerprint, stall: &Stall) -> Self {
+    pub(crate) fn new(fingerprint: Fingerprint, stall: &Stall, part: &Part<'_>) -> Self {
         Adding {
             hotspot: Hotspot {
                 culprit: if fingerprint == Fingerprint::other() {
                     "other".to_owned()
                 } else {
-                    stall.culprit_name()
+                    stall.name_of(part.stack)
                 },
                 fingerprint,
-                cause: stall.cause(),
+                cause: part.cause.clone(),
                 kind: stall.kind(),
-                advice: advice::of(&stall.cause, stall.stack()),
+                advice: advice::of(part.cause, None),
                 stack: None,
                 described_ns: 0,
                 location: stall.task().and_then(|task| task.location().cloned()),
@@ -263,18 +265,19 @@ impl Adding {
         }
     }
 
-    pub(crate) fn add(&mut self, stall: &Stall) {
+    /// Adds one part of a stall.
+    pub(crate) fn add(&mut self, stall: &Stall, part: &Part<'_>) {
         let hotspot = &mut self.hotspot;
-        hotspot.counts.count(stall.severity());
-        self.histogram.record(stall.duration_ns);
+        hotspot.counts.count(part.severity);
+        self.histogram.record(part.time_ns);
         let rank = |has_stack: bool, ns: u64| (has_stack, ns);
         let known = rank(hotspot.stack.is_some(), hotspot.described_ns);
-        if rank(stall.stack().is_some(), stall.duration_ns) > known
+        if rank(part.stack.is_some(), part.time_ns) > known
             && hotspot.fingerprint != Fingerprint::other()
         {
-            hotspot.described_ns = stall.duration_ns;
-            hotspot.culprit = stall.culprit_name();
-            hotspot.stack = stall.stack().cloned();
+            hotspot.described_ns = part.time_ns;
+            hotspot.culprit = stall.name_of(part.stack);
+            hotspot.stack = part.stack.cloned();
         }
         if let Some(task) = stall.task()
             && (hotspot.tasks.len() < MAX_TASKS || hotspot.tasks.contains_key(task.name()))
@@ -282,13 +285,22 @@ impl Adding {
             *hotspot.tasks.entry(task.name().to_owned()).or_default() += 1;
         }
         hotspot.workers.extend(stall.worker());
-        hotspot.with_stack += u64::from(stall.stack().is_some());
+        hotspot.with_stack += u64::from(part.stack.is_some());
         hotspot.exact += u64::from(stall.kind() == StallKind::Poll);
     }
 
     pub(crate) fn done(self) -> Hotspot {
+        let hotspot = &self.hotspot;
+        let advice = if hotspot.fingerprint == Fingerprint::other() && hotspot.is_programs() {
+            // Of many places, with a cause each.
+            advice::of(&Cause::Unknown, None)
+        } else {
+            // What is shown and what is advised are of one and the same stall.
+            advice::of(&hotspot.cause, hotspot.stack.as_ref())
+        };
         Hotspot {
             durations: self.histogram.summary(),
+            advice,
             ..self.hotspot
         }
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::time::Duration;
 
+use crate::clock;
 use crate::histogram::Summary;
 use crate::report::escape::{Html, HtmlCode, HtmlProse};
 use crate::report::flame::Flame;
@@ -205,8 +206,9 @@ impl Report {
     fn write_flames(&self, out: &mut String) -> fmt::Result {
         let mut root = Flame::default();
         for stall in &self.stalls {
-            if let Some(stack) = stall.stack() {
-                root.add(trace::path_of_users(stack), stall.duration_ns);
+            for place in stall.places() {
+                let path = trace::path_of_users(place.stack());
+                root.add(path, clock::ns_of(place.time()));
             }
         }
         if root.total_ns == 0 {

@@ -182,6 +182,7 @@ impl Health {
         let sum = |of: fn(&Health) -> u64| of(self).saturating_add(of(other));
         Health {
             ongoing,
+            stalled_permille: self.stalled_permille.max(other.stalled_permille),
             runtime_gone: self.runtime_gone || other.runtime_gone,
             last_tick_ns: self.last_tick_ns.max(other.last_tick_ns),
             asleep: self.asleep && other.asleep,

@@ -1,5 +1,7 @@
 //! A report: plain data on what was seen, in several forms.
 
+#[cfg(test)]
+mod by_place;
 mod entries;
 mod escape;
 mod flame;
@@ -215,11 +217,11 @@ impl Report {
     /// | 3 to 4 | major blocking |
     /// | 1 to 2 | synchronous code in async functions |
     ///
-    /// From 10, taken off: for the worst stall 1 (MONITOR), 3 (MEDIUM), 5 (HIGH) or 7
+    /// From 10, taken off: for the worst finding 1 (MONITOR), 3 (MEDIUM), 5 (HIGH) or 7
     /// (CRITICAL), or 1 if an audit found blocking without a stall; 1 if two to four
     /// findings are MEDIUM or worse, 2 if more; 1 if workers were held up for 1 % of
-    /// the time or more, 2 for 10 % or more. Stalls for want of a CPU do not count.
-    /// One more stall never makes it rise.
+    /// the time or more, 2 for 10 % or more. While a CRITICAL stall goes on the score
+    /// is 1. Stalls for want of a CPU do not count. One more stall never makes it rise.
     pub fn score(&self) -> u8 {
         score::score(self).value
     }
@@ -263,7 +265,8 @@ impl Report {
         self.detection
     }
 
-    /// The stalls one by one: those over, the oldest first, then those in progress.
+    /// The stalls one by one: those over, the oldest first, then those in progress, with
+    /// their durations until the report was made.
     ///
     /// The last 1,000 that are over; [`Report::forgotten`] tells of how many
     /// more only the sums are left.
@@ -276,7 +279,7 @@ impl Report {
         self.forgotten
     }
 
-    /// Stalls that are over, by severity.
+    /// The stalls, those in progress included, by severity.
     pub const fn counts(&self) -> &SeverityCounts {
         &self.counts
     }

@@ -2,6 +2,7 @@
 
 use crate::report::{Hotspot, Report};
 use crate::severity::Severity;
+use crate::stall::{Cause, Stall};
 
 /// The number, and what takes it down.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,25 +17,18 @@ pub(crate) struct Score {
 /// Each part only grows as stalls are added, so the score never rises by one.
 pub(crate) fn score(report: &Report) -> Score {
     let programs: Vec<&Hotspot> = report.hotspots.iter().filter(|h| h.is_programs()).collect();
-    let ongoing = report
-        .stalls
-        .iter()
-        .filter(|stall| stall.is_ongoing())
-        .map(|stall| stall.severity());
-    let worst = programs
-        .iter()
-        .filter_map(|h| h.counts.worst())
-        .chain(ongoing)
-        .max();
+    let worst = programs.iter().filter_map(|h| h.counts.worst()).max();
     let mut deductions = Vec::new();
-    if let Some(worst) = worst {
+    if report.stalls.iter().any(is_hang) {
+        deductions.push((9, "a CRITICAL stall goes on".to_owned()));
+    } else if let Some(worst) = worst {
         let points = match worst {
             Severity::Monitor => 1,
             Severity::Medium => 3,
             Severity::High => 5,
             Severity::Critical => 7,
         };
-        deductions.push((points, format!("the worst stall is {worst}")));
+        deductions.push((points, format!("the worst finding is {worst}")));
     } else if !report.blocking.is_empty() {
         deductions.push((1, "polls blocked, though shortly".to_owned()));
     }
@@ -73,6 +67,13 @@ pub(crate) fn score(report: &Report) -> Score {
         value: 10_u8.saturating_sub(off).max(1),
         deductions,
     }
+}
+
+/// What may never end is the worst that can be.
+fn is_hang(stall: &Stall) -> bool {
+    stall.is_ongoing()
+        && stall.severity() == Severity::Critical
+        && !matches!(stall.cause, Cause::Starved | Cause::Suspended)
 }
 
 /// What a score means.

@@ -36,6 +36,7 @@ pub(super) fn report_of(id: u64, stalls: &[Stall]) -> Report {
         polls.record(2_000);
     }
     let watched_ns = 10_000 * MS;
+    let all = ledger.at(0);
     Report {
         version: SCHEMA_VERSION,
         origins: vec![origin(id)],
@@ -43,10 +44,10 @@ pub(super) fn report_of(id: u64, stalls: &[Stall]) -> Report {
         watched_ns,
         worker_ns: 2 * watched_ns,
         max_severity: ledger.max_severity(),
-        counts: ledger.counts(),
-        hotspots: ledger.hotspots(),
+        counts: all.counts(),
+        hotspots: all.hotspots(),
         polls: polls.summary(),
-        stalls: ledger.stalls(),
+        stalls: all.into_list(),
         forgotten: ledger.forgotten(),
         ..Report::default()
     }
@@ -97,6 +98,7 @@ pub(super) fn stall(
         one_poll: None,
         cause,
         stack,
+        profile: None,
         ongoing: false,
     }
 }
@@ -227,6 +229,45 @@ fn lines_of_one_function_are_one_finding() {
     );
 }
 
+/// Where a function calls several things, what is advised is of the stack that is shown.
+#[test]
+fn the_advice_of_a_finding_is_of_its_longest_stall() {
+    let of = |id, ms, callee| {
+        let stack = stack(callee, "shop::thumb", 9);
+        stall(id, 100 * id, ms, Cause::OnCpu, stack, "thumb")
+    };
+    let (parses, decodes) = (
+        of(1, 30, "serde_json::from_str"),
+        of(2, 90, "image::load_from_memory"),
+    );
+    for stalls in [[parses.clone(), decodes.clone()], [decodes, parses]] {
+        let report = report_of(1, &stalls);
+        let [finding] = report.hotspots() else {
+            panic!("{:#?}", report.hotspots());
+        };
+        let advice = finding.advice();
+        assert_eq!(advice.does, "decodes, encodes or changes pictures");
+        let merged = report.merge(&report_of(2, &stalls[..1]));
+        assert_eq!(merged.hotspots()[0].advice(), advice);
+    }
+}
+
+#[test]
+fn what_stands_for_many_places_is_not_advised_as_one_of_them() {
+    let of = |id| {
+        let stack = stack("std::sync::Mutex::lock", &format!("shop::f{id}"), 9);
+        stall(id, 100 * id, 30, Cause::Lock, stack, "thumb")
+    };
+    let report = report_of(1, &(1..300).map(of).collect::<Vec<_>>());
+    let mut others = report.hotspots().iter();
+    let other = others.find(|h| h.culprit() == "other").unwrap();
+    assert!(
+        !other.advice().does.contains("lock"),
+        "{:?}",
+        other.advice()
+    );
+}
+
 #[test]
 fn nothing_is_a_report_too() {
     let empty = report_of(1, &[]);
@@ -278,6 +319,11 @@ fn the_score_follows_its_rule() {
     let starved = report_of(1, &[stall(1, 0, 6_000, Cause::Starved, None, "x")]);
     assert_eq!(starved.score(), 10);
     assert_eq!(shop().score(), 3, "HIGH 5, two findings 1, 7 % 1");
+    let mut hung = stall(1, 0, 6_000, Cause::Lock, None, "x");
+    hung.ongoing = true;
+    let mut of_many = report_of(1, &[hung]);
+    of_many.worker_ns *= 1_000;
+    assert_eq!(of_many.score(), 1);
 }
 
 #[test]

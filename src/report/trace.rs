@@ -11,15 +11,15 @@ use crate::stall::{Frame, Stack, Stall};
 impl Report {
     /// Stacks as flame graph tools read them: `outer;inner weight`, a line each.
     ///
-    /// The weight is how long stalls with this stack held their threads up, in
-    /// microseconds.
+    /// The weight is how long stalls held their threads up there, in microseconds.
     pub fn to_folded(&self) -> String {
         let mut folded: BTreeMap<String, u128> = BTreeMap::new();
         for stall in &self.stalls {
-            if let Some(stack) = stall.stack() {
-                let names: Vec<String> = path(stack).map(|name| name.replace(';', ":")).collect();
+            for place in stall.places() {
+                let names = path(place.stack()).map(|name| name.replace(';', ":"));
+                let names: Vec<String> = names.collect();
                 let us: &mut u128 = folded.entry(names.join(";")).or_default();
-                *us = us.saturating_add(stall.duration().as_micros());
+                *us = us.saturating_add(place.time().as_micros());
             }
         }
         let lines = folded.iter().map(|(names, us)| format!("{names} {us}\n"));
@@ -42,6 +42,12 @@ impl Report {
                     "stall": stall.to_string(),
                     "cause": stall.cause().to_string(),
                     "task": stall.task().map(|task| part(task.name()).to_string()),
+                    "places": stall.places().map(|place| json!({
+                        "at": stall.name_of(Some(place.stack())),
+                        "cause": place.cause().to_string(),
+                        "ms": place.time().as_micros() as f64 / 1e3,
+                        "samples": place.samples(),
+                    })).collect::<Vec<_>>(),
                 },
             })
         });

@@ -24,6 +24,8 @@ pub(super) struct Known {
     spent: Option<Spent>,
     /// Of a thread that no hooks tell of, while it is parked: how long it had been on a CPU.
     cpu_ns: Option<u64>,
+    /// For how long it had done this library's work.
+    own_work_ns: u64,
 }
 
 impl Known {
@@ -69,7 +71,8 @@ impl Observer {
         last_ns: u64,
     ) {
         let is_queued = |(_, times): &(Unit, ThreadTimes)| times.state == ThreadState::Queued;
-        if seen.times.iter().any(is_queued) {
+        // The thread that looks is one of those that wait, and was the first to know.
+        if seen.watchdog_waited_ns > 0 || seen.times.iter().any(is_queued) {
             self.contended_until_ns = seen.now_ns.saturating_add(CONTENDED_NS);
         }
         seen.accounts.clear();
@@ -80,6 +83,7 @@ impl Observer {
             let before = before.filter(|known| is_there(known.thread, place));
             let mut account = self.account(index, before, seen);
             seen.workers[index].computed_ns = self.computed_ns(index, before, seen);
+            seen.workers[index].own_work_ns = self.own_work_ns(index, before);
             if let Some(account) = &mut account
                 && let began @ Some((began_ns, _)) = self.began(index, seen, last_ns, account)
             {
@@ -119,6 +123,7 @@ impl Observer {
             worker: *worker,
             spent: now,
             cpu_ns: None,
+            own_work_ns: registry().thread(thread)?.own_work.spent_ns(),
         });
         let last = before?.spent?;
         Some(Account {
@@ -128,6 +133,14 @@ impl Observer {
             began: None,
             polls: registry().thread(thread)?.slot.begun(),
         })
+    }
+
+    /// For how long this library's own tasks have been polled on a worker since the last
+    /// look.
+    fn own_work_ns(&self, index: usize, before: Option<Known>) -> u64 {
+        let spent_ns = |known: Known| known.own_work_ns;
+        let now_ns = self.known[index].map_or(0, spent_ns);
+        now_ns.saturating_sub(before.map_or(0, spent_ns))
     }
 
     /// For how long at least the thread of a worker that no hooks tell of has computed in

@@ -187,11 +187,13 @@ impl Builder {
     /// has no room for the handler. [`Health::no_stacks`](crate::Health::no_stacks) says so.
     ///
     /// Under a filter of system calls (seccomp: of systemd's `SystemCallFilter`, and of
-    /// most containers) running threads have no stacks by default: a filter may kill the
-    /// process for `timer_create`, and no program can find out without a try. A call of
-    /// this with a signal, be it the default, says that the filter permits `timer_create`,
-    /// `timer_settime` and `timer_delete`, or refuses them with an error. Docker's default
-    /// filter and systemd's `@system-service` permit them.
+    /// most containers) timers are not used by default: a filter may kill the process for
+    /// `timer_create`, and no program can find out without a try. The signal is then sent
+    /// directly, by way of a socket, with calls that the program makes itself; in a process
+    /// without a socket, running threads have no stacks. A call of this with a signal, be
+    /// it the default, says that the filter permits `timer_create`, `timer_settime` and
+    /// `timer_delete`, or refuses them with an error. Docker's default filter and systemd's
+    /// `@system-service` permit them, and with timers no system call is cut short.
     ///
     /// No effect on other platforms.
     ///

@@ -70,6 +70,15 @@ pub(crate) struct Lateness {
     times: Vec<(Unit, ThreadTimes)>,
 }
 
+/// Why a look is late.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Late {
+    /// For how long the process stood still.
+    pub(crate) standstill_ns: u64,
+    /// For how long the thread that looks waited for a CPU.
+    pub(crate) waited_ns: u64,
+}
+
 /// For how many waits a baseline serves: to take one costs as much as a fifth of a look.
 const BASELINE_WAITS: u64 = 4;
 
@@ -116,24 +125,24 @@ impl Lateness {
         self.times.extend_from_slice(times);
     }
 
-    /// For how long the process stood still before this look, which was planned for
-    /// `planned_ns`; `None` if it was not planned. 0 if it did not.
-    pub(crate) fn standstill_ns(
+    /// Why this look, which was planned for `planned_ns`, is late, if it is by much; `None`
+    /// if it was not planned.
+    pub(crate) fn look(
         &mut self,
         planned_ns: Option<u64>,
         now_ns: u64,
         times: &[(Unit, ThreadTimes)],
-    ) -> u64 {
+    ) -> Late {
         let Some(planned_ns) = planned_ns else {
             // It was woken, whenever that was.
             self.before.waits = 0;
             self.read_run_queue_wait();
-            return 0;
+            return Late::default();
         };
         let late_ns = now_ns.saturating_sub(planned_ns);
         if late_ns <= self.tolerance_ns {
             self.may_have_waited(late_ns);
-            return 0;
+            return Late::default();
         }
         let now = ProcessClocks::now();
         let Baseline {
@@ -159,7 +168,11 @@ impl Lateness {
             woken,
             slept_on,
         };
-        standstill_ns(&evidence, self.tolerance_ns)
+        Late {
+            standstill_ns: standstill_ns(&evidence, self.tolerance_ns),
+            // Of other waits nothing is known but that they were over by the last look.
+            waited_ns: evidence.waited_ns.min(late_ns),
+        }
     }
 
     /// How often the thread has been given a CPU. After a wait for its timer alone that is

@@ -33,6 +33,7 @@ use crate::ledger::Ledger;
 use crate::live::LiveTask;
 use crate::local;
 use crate::os;
+use crate::own_work::OwnTasks;
 use crate::pool;
 use crate::recorder;
 use crate::registry::{Demand, DemandGuard, LabelId, lock, registry};
@@ -201,6 +202,7 @@ impl Watchdog {
             signals: settings.stacks.then(|| settings.signal_use()),
             explainer,
             driven,
+            thresholds: settings.thresholds,
             stuck_after_ns,
             short_slices: settings.short_slices,
             ownership: Arc::new(settings.ownership.clone()),
@@ -209,12 +211,20 @@ impl Watchdog {
 
         let sentinel = gone.sentinel();
         let lag = Arc::clone(&shared.lag);
+        let own = OwnTasks::of(runtime_id).begin();
         let task = match settings.lag_period {
             Some(period) => {
                 let metrics = handle.metrics();
-                handle.spawn(sampler::sample(lag, clock, period, metrics, sentinel))
+                let sample = sampler::sample(lag, clock, period, metrics, sentinel);
+                handle.spawn(async move {
+                    let _own = own;
+                    sample.await;
+                })
             }
-            None => handle.spawn(sampler::wait_for_the_end(sentinel)),
+            None => handle.spawn(async move {
+                let _own = own;
+                sampler::wait_for_the_end(sentinel).await;
+            }),
         };
         let runtime = Runtime::new(handle, gone);
         if runtime.is_multi_thread() {
@@ -246,7 +256,9 @@ impl Watchdog {
         let mut polls = Histogram::new();
         let by_label = registry().polls_by_label();
         let mut delays = registry().delays_by_label();
+        let now_ns = self.clock.now_ns();
         let ledger = self.shared.ledger();
+        let stalls = ledger.at(now_ns);
         let mut tasks: Vec<TaskPolls> = by_label
             .into_iter()
             .filter_map(|(id, histogram)| {
@@ -257,7 +269,7 @@ impl Watchdog {
                 polls.merge(&histogram);
                 let label = registry().label_of(id)?;
                 let location = label.location.map(Into::into);
-                let stalls = ledger.counts_of(&label.name, location.as_ref());
+                let counts = stalls.counts_of(&label.name, location.as_ref());
                 Some(TaskPolls {
                     name: label.name.to_string(),
                     location,
@@ -265,12 +277,28 @@ impl Watchdog {
                     delays: delays.remove(&id).map_or_else(Summary::default, |delays| {
                         since(delays, self.delays_before.get(&id)).summary()
                     }),
-                    stalls,
+                    stalls: counts,
                 })
             })
             .collect();
+        // The first poll of a task may be the one that never ends.
+        for task in stalls.tasks_in_progress() {
+            let place = (task.name(), task.location());
+            if tasks
+                .iter()
+                .all(|known| (known.name(), known.location()) != place)
+            {
+                tasks.push(TaskPolls {
+                    name: task.name.clone(),
+                    location: task.location.clone(),
+                    polls: Summary::default(),
+                    delays: Summary::default(),
+                    stalls: stalls.counts_of(task.name(), task.location()),
+                });
+            }
+        }
         report::busiest_first(&mut tasks);
-        let watched_ns = self.clock.now_ns().saturating_sub(self.started_ns);
+        let watched_ns = now_ns.saturating_sub(self.started_ns);
         let report = Report {
             version: SCHEMA_VERSION,
             origins: vec![report::origin().clone()],
@@ -278,15 +306,15 @@ impl Watchdog {
             watched_ns,
             worker_ns: watched_ns.saturating_mul(self.runtime.workers() as u64),
             max_severity: ledger.max_severity(),
-            counts: ledger.counts(),
-            hotspots: ledger.hotspots(),
+            counts: stalls.counts(),
+            hotspots: stalls.hotspots(),
             tasks,
             polls: polls.summary(),
             lag: self.shared.lag.summary(),
             blocking_waits: since(pool::waits(), Some(&self.waits_before)).summary(),
-            stalls: ledger.stalls(),
             forgotten: ledger.forgotten(),
-            health: self.health_with(&ledger),
+            health: self.health_with(&ledger, now_ns),
+            stalls: stalls.into_list(),
             blocking: Vec::new(),
             allowed: Vec::new(),
             detection: None,
@@ -305,15 +333,17 @@ impl Watchdog {
 
     /// How the runtime and the watchdog are at this moment.
     pub fn health(&self) -> Health {
-        self.health_with(&self.shared.ledger())
+        self.health_with(&self.shared.ledger(), self.clock.now_ns())
     }
 
-    fn health_with(&self, ledger: &Ledger) -> Health {
+    fn health_with(&self, ledger: &Ledger, now_ns: u64) -> Health {
         let ticked_ns = self.shared.ticked_ns.load(Relaxed);
+        let ongoing = ledger.ongoing(now_ns);
         Health {
-            ongoing: ledger.ongoing().to_vec(),
+            stalled_permille: ledger.lately().permille(&ongoing, now_ns, self.started_ns),
+            ongoing,
             runtime_gone: self.runtime.is_gone(),
-            last_tick_ns: self.clock.now_ns().saturating_sub(ticked_ns),
+            last_tick_ns: now_ns.saturating_sub(ticked_ns),
             asleep: self.shared.asleep.load(Relaxed),
             tick_ns: self.shared.tick_ns,
             alive_tasks: self.runtime.alive_tasks(),
@@ -327,7 +357,8 @@ impl Watchdog {
             stack_misses: self.shared.stack_misses.load(Relaxed) + self.shared.unasked(),
             no_stacks: lock(&self.shared.no_stacks).clone(),
             symbolizer_panics: self.shared.symbolizer_panics.load(Relaxed),
-            suppressed: self.shared.delivery.stats.suppressed.load(Relaxed),
+            suppressed: self.shared.delivery.stats.suppressed.load(Relaxed)
+                + self.shared.starved_quietly.load(Relaxed),
             folded_names: registry().folded_labels(),
             untracked: registry().untracked(),
             unwatched_threads: registry().refused_threads(),

@@ -69,6 +69,7 @@ impl Observer {
         // After the slots: a poll that is still there at the next tick was there
         // when its worker's counters were read, so they are those of that poll.
         self.runtime.look(&mut seen.workers);
+        seen.is_vacant = self.runtime.is_vacant();
         // Before the kernel is asked: that takes longer than all the rest, and were this
         // thread held up in it, everything would seem to have gone on for as long.
         let last_ns = std::mem::replace(&mut seen.now_ns, self.clock.now_ns());

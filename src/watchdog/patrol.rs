@@ -100,7 +100,9 @@ impl Patrol {
         let mut lateness = Lateness::new(self.shared.tolerance_ns);
         loop {
             self.observer.observe(&self.detector, &mut seen);
-            seen.standstill_ns = lateness.standstill_ns(planned_ns, seen.now_ns, &seen.times);
+            let late = lateness.look(planned_ns, seen.now_ns, &seen.times);
+            seen.standstill_ns = late.standstill_ns;
+            seen.watchdog_waited_ns = late.waited_ns;
             self.note_standstill(seen.standstill_ns, seen.now_ns);
             let next_id = &mut || registry().next_stall_id();
             self.detector.observe(&seen, next_id, &mut told);
@@ -275,6 +277,7 @@ impl Patrol {
             doing,
             judgement: cause::judge(&Evidence {
                 shares: told.shares,
+                is_starved: told.is_starved,
                 suspended_ns: told.suspended_ns,
                 duration_ns: told.duration_ns,
                 last: doing,

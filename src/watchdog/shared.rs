@@ -14,6 +14,7 @@ use crate::ledger::Ledger;
 use crate::os::AutoResetEvent;
 use crate::registry::{RuntimeId, lock};
 use crate::sampler::Lag;
+use crate::stall::Phase;
 use crate::watchdog::investigator::Investigator;
 use crate::watchdog::transition::Transition;
 
@@ -69,6 +70,8 @@ pub(crate) struct Shared {
     /// Transitions that found the inbox full, in all, and some since it was emptied.
     lost: AtomicU64,
     lost_some: AtomicBool,
+    /// Stalls for want of a CPU that only reports have heard of.
+    pub(crate) starved_quietly: AtomicU64,
     /// Whether a refill has been asked for and not begun yet.
     refilling: AtomicBool,
     /// Requests that found the queue full.
@@ -111,6 +114,7 @@ impl Shared {
             inbox: ArrayQueue::new(QUEUE),
             lost: AtomicU64::new(0),
             lost_some: AtomicBool::new(false),
+            starved_quietly: AtomicU64::new(0),
             refilling: AtomicBool::new(false),
             unasked: AtomicU64::new(0),
             ledger: Mutex::new(Ledger::default()),
@@ -124,6 +128,12 @@ impl Shared {
             self.lost.fetch_add(1, Relaxed);
             // Release: pairs with the acquire in `ledger`.
             self.lost_some.store(true, Release);
+        }
+        if transition.told.quiet {
+            if transition.told.phase == Phase::Started {
+                self.starved_quietly.fetch_add(1, Relaxed);
+            }
+            return;
         }
         self.delivery.send(&Message::Transition(transition));
         self.request(Request::Transition(transition));

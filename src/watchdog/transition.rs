@@ -2,9 +2,12 @@
 //!
 //! It is copied, never allocated: a stuck thread may hold the allocator's lock.
 
+use std::sync::Arc;
+
 use crate::cause::Judgement;
 use crate::detector::{Told, Unit, WorkerSeen};
 use crate::os::Doing;
+use crate::profile::Profile;
 use crate::report::{self, Confidence};
 use crate::stall::{Phase, Stack, Stall, StallEvent, StallId, StallKind, Task};
 
@@ -34,11 +37,49 @@ pub(crate) struct Finding {
     pub(crate) one_poll: Option<Confidence>,
     /// Of a turn: how many polls there were at least.
     pub(crate) polls: u64,
-    pub(crate) stack: Option<Stack>,
-    /// How many more stacks are being symbolized.
-    pub(crate) stacks_coming: u32,
-    /// Those come in a moment, unlike the first of a process.
+    pub(crate) seen: Whereabouts,
+    /// Stacks that are being symbolized come in a moment, unlike the first of a process.
     pub(crate) stacks_are_prompt: bool,
+}
+
+/// Where the thread of a stall was, as far as it is known.
+#[derive(Clone, Debug)]
+pub(crate) struct Whereabouts {
+    /// Of the place with most of the time.
+    pub(crate) stack: Option<Stack>,
+    /// What it did there.
+    pub(crate) judgement: Judgement,
+    pub(crate) profile: Option<Arc<Profile>>,
+    /// Whether no stack is being symbolized.
+    pub(crate) is_complete: bool,
+    /// How long the stall has lasted by then, at least.
+    pub(crate) lasted_ns: u64,
+    /// Of that, for how long its thread has waited for a CPU or the process stood still.
+    pub(crate) lost_ns: u64,
+}
+
+impl Whereabouts {
+    pub(crate) const NOTHING: Whereabouts = Whereabouts {
+        stack: None,
+        judgement: Judgement::Unknown,
+        profile: None,
+        is_complete: true,
+        lasted_ns: 0,
+        lost_ns: 0,
+    };
+
+    /// Why the thread did not go on, where that is said with the place: `by_times` is what
+    /// its times speak for.
+    ///
+    /// Cause and place are of the same moments, unless the code is not to blame at all.
+    pub(crate) fn cause(&self, by_times: Judgement) -> Judgement {
+        match (by_times, self.judgement) {
+            (Judgement::Starved | Judgement::Suspended, _) | (_, Judgement::Unknown) => {
+                by_times.refined(self.stack.as_ref())
+            }
+            (_, seen) => seen,
+        }
+    }
 }
 
 impl Transition {
@@ -87,6 +128,7 @@ impl Transition {
             one_poll: None,
             cause: crate::stall::Cause::Unknown,
             stack: None,
+            profile: None,
             ongoing: told.phase != Phase::Ended || told.cut_off,
         }
     }

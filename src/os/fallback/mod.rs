@@ -159,6 +159,12 @@ impl Capturer {
     }
 }
 
+/// In words: how many CPUs there are.
+pub(crate) fn cpu_shortage() -> String {
+    std::thread::available_parallelism()
+        .map_or_else(|_| "CPUs".to_owned(), |cpus| format!("{cpus} CPUs"))
+}
+
 /// There is nothing to symbolize.
 #[derive(Debug, Default)]
 pub(crate) struct Symbolizer;

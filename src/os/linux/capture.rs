@@ -6,12 +6,13 @@
 use std::fs::File;
 
 use crate::clock::Ticks;
+use crate::os::platform::computing::Computing;
 use crate::os::platform::memory;
 use crate::os::platform::modules::Module;
 use crate::os::platform::own_stack::OwnStack;
 use crate::os::platform::position::{LOOKS_IN_A_ROW, Position};
 use crate::os::platform::request::{Answer, LARGEST, Request, Sample, Want};
-use crate::os::platform::signal;
+use crate::os::platform::signal::{self, Means};
 use crate::os::platform::thread::ThreadProbe;
 use crate::os::platform::unwind::{Proof, Registers, StackCopy, Unwinder};
 use crate::os::{Captured, Doing, Miss, ModuleFile, SURELY_BACK_NS, SignalUse, Subject};
@@ -38,6 +39,7 @@ pub(crate) struct Capturer {
     signals: SignalUse,
     unwinder: Unwinder,
     stack: StackCopy,
+    computing: Computing,
     /// What threads may answer yet.
     late: Vec<Late>,
 }
@@ -67,6 +69,7 @@ impl Capturer {
             signals,
             unwinder: Unwinder::new(),
             stack: StackCopy::default(),
+            computing: Computing::default(),
             late: Vec::new(),
         }
     }
@@ -115,34 +118,32 @@ impl Capturer {
     }
 
     fn attempt(&mut self, target: Target<'_>, file: &File) -> Result<Captured, Miss> {
-        let (position, ran) = self.look(target, file)?;
+        let position = self.look(target, file)?;
         self.unwinder.refresh();
         let Some((pc, sp)) = position.at else {
-            let (stack, task) = self.running(target, ran);
+            let (stack, sample) = self.running(target);
             return Ok(Captured {
                 doing: position.doing,
                 stack,
-                task,
+                task: sample.and_then(|sample| sample.task),
+                at: sample.map(|sample| sample.at),
             });
         };
         Ok(Captured {
             doing: position.doing,
             stack: self.blocked(target, file, position, (pc, sp)),
             task: None,
+            at: None,
         })
     }
 
-    /// Where the thread is, and if it runs, whether it has run for a while without having
-    /// been switched out: then it is not within a call that has slept.
-    fn look(
-        &self,
-        Target { thread, of, .. }: Target<'_>,
-        file: &File,
-    ) -> Result<(Position, bool), Miss> {
+    /// Where the thread is. One that has run for a while without having been switched out
+    /// is not within a call that has slept.
+    fn look(&self, Target { thread, of, .. }: Target<'_>, file: &File) -> Result<Position, Miss> {
         let mut position = Position::asleep_within(1, file)?;
         let is_late = self.late.iter().any(|late| late.is(thread.tid(), of.id));
         if position.at.is_some() || is_late {
-            return Ok((position, false));
+            return Ok(position);
         }
         let mut before = thread.spent();
         for number in 1..RUNNING_LOOKS {
@@ -157,14 +158,14 @@ impl Capturer {
             }
             let ran = run_ns.is_some_and(|run_ns| run_ns > SURELY_BACK_NS);
             if position.at.is_some() || ran {
-                return Ok((position, ran && position.at.is_none()));
+                return Ok(position);
             }
             // It may wait for the very CPU that we take.
             if number % LOOKS_IN_A_ROW == 0 {
                 Position::give_way();
             }
         }
-        Ok((position, false))
+        Ok(position)
     }
 
     fn blocked(
@@ -231,6 +232,7 @@ impl Capturer {
             doing: Doing::Running,
             stack: self.unwind(sample.registers, of.anchor),
             task: sample.task,
+            at: Some(sample.at),
         })
     }
 
@@ -268,19 +270,21 @@ impl Capturer {
     /// Under a filter of this thread's system calls, `timer_create` and
     /// `rt_tgsigqueueinfo` may be what the filter kills for, and a try would kill. Only
     /// the user can know: who has chosen a signal has said that they are permitted.
-    fn signal(&self) -> Result<i32, Miss> {
+    fn means(&self) -> Result<Means, Miss> {
         match self.signals {
             SignalUse::Off => Err(Miss::SignalsOff),
-            SignalUse::Signal { chosen: false, .. } if memory::is_filtered() => Err(Miss::Filtered),
-            SignalUse::Signal { number, .. } => Ok(number),
+            SignalUse::Signal { number, chosen } => Ok(Means {
+                signal: number,
+                is_filtered: !chosen && memory::is_filtered(),
+            }),
         }
     }
 
-    /// The stack of a running thread, and the task that it polls.
-    fn running(&mut self, target: Target<'_>, ran: bool) -> (Result<Vec<u64>, Miss>, Option<u64>) {
+    /// The stack of a running thread, and what else it has answered.
+    fn running(&mut self, target: Target<'_>) -> (Result<Vec<u64>, Miss>, Option<Sample>) {
         let Target { thread, of, .. } = target;
-        let signal = match self.signal() {
-            Ok(signal) => signal,
+        let means = match self.means() {
+            Ok(means) => means,
             Err(miss) => return (Err(miss), None),
         };
         if !(of.still)() {
@@ -291,21 +295,20 @@ impl Capturer {
         let known = known.filter(|late| late.id == of.id && !signal::is_hopeless(&late.request));
         let late = match known {
             Some(late) => Ok(late),
-            None => self.ask(signal, target, ran, 0),
+            None => self.ask(means, target, 0),
         };
         match late {
-            Ok(late) => self.pick_up(signal, target, late, ran),
+            Ok(late) => self.pick_up(means, target, late),
             Err(miss) => (Err(miss), None),
         }
     }
 
     fn pick_up(
         &mut self,
-        signal: i32,
+        means: Means,
         target: Target<'_>,
         late: Late,
-        ran: bool,
-    ) -> (Result<Vec<u64>, Miss>, Option<u64>) {
+    ) -> (Result<Vec<u64>, Miss>, Option<Sample>) {
         let of = target.of;
         let (sample, outcome): (Sample, _) = match late.request.answer(&mut self.stack) {
             Answer::Late => {
@@ -321,7 +324,7 @@ impl Capturer {
             Answer::Larger(sample, length) => {
                 // It may have grown when it is asked again.
                 drop(late);
-                let again = self.ask(signal, target, ran, length + length / 4);
+                let again = self.ask(means, target, length + length / 4);
                 let again = again.map(|late| self.late.push(late));
                 (sample, Err(again.err().unwrap_or(Miss::Late)))
             }
@@ -332,14 +335,13 @@ impl Capturer {
             return (Err(Miss::Moved), None);
         }
         let stack = outcome.and_then(|()| self.unwind(sample.registers, of.anchor));
-        (stack, sample.task)
+        (stack, Some(sample))
     }
 
     fn ask(
         &mut self,
-        signal: i32,
+        means: Means,
         Target { thread, stack, of }: Target<'_>,
-        ran: bool,
         room: usize,
     ) -> Result<Late, Miss> {
         let tid = thread.tid();
@@ -354,11 +356,11 @@ impl Capturer {
             }),
             room,
         };
-        let request = match signal::ask(signal, &want, ran) {
+        let request = match signal::ask(means, &want, thread, &mut self.computing) {
             // The oldest of ours is the likeliest to be wanted no more.
             Err(Miss::Busy) if !self.late.is_empty() => {
                 self.late.remove(0);
-                signal::ask(signal, &want, ran)
+                signal::ask(means, &want, thread, &mut self.computing)
             }
             other => other,
         };

@@ -1,79 +1,133 @@
 //! One file of code: as much of its debug info as there is memory for.
 
 use std::io;
-use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
 
+use super::apart::{self, Apart};
 use super::dwarf::{DebugInfo, Found, MAX_UNIT_BYTES, NEEDED};
 use super::elf::Elf;
-use super::memory_left::{MemoryLeft, Need, TooLittle};
+use super::image::{self, Image, NoImage};
+use super::memory_left::{MemoryLeft, Need};
+use super::paged::PagedFile;
+use super::split::SplitFiles;
 use super::symbol_table::{self, SymbolTable};
 use crate::function_name::{Body, base, body};
+use crate::os::ModuleFile;
 
 /// What is read of a file.
 #[derive(Debug, Default)]
 pub(super) struct DebugFile {
     lines: Option<DebugInfo>,
     names: Option<SymbolTable>,
+    /// The file that debug info is in, where that is not the file of code.
+    apart: Option<(Arc<PagedFile>, String)>,
     /// Why there is less than the file has.
-    lack: Option<TooLittle>,
-    /// Whether names are missing as well.
-    lacks_names: bool,
+    lack: Option<Lack>,
 }
 
+/// Why something is missing, for people.
+#[derive(Clone, Debug)]
+pub(super) struct Lack {
+    pub(super) reason: String,
+    /// Whether it may be otherwise later.
+    pub(super) is_of_memory: bool,
+}
+
+impl Lack {
+    fn new(what: &str, why: impl std::fmt::Display, is_of_memory: bool) -> Self {
+        Lack {
+            reason: format!("{what} are missing: {why}"),
+            is_of_memory,
+        }
+    }
+}
+
+const LINES: &str = "lines";
+const ALL: &str = "names and lines";
 /// For one unit while it is being read, tables that grow, and what the allocator wastes.
 const WORKING_MEMORY: u64 = 6 << 20;
 
 impl DebugFile {
-    /// Opens a file; what cannot be read counts as not there, and so does a file that has
-    /// taken the place of the one that was loaded: its lines would be wrong.
-    pub(super) fn open(
-        path: &Path,
-        build_id: Option<&str>,
-        left: impl FnOnce() -> MemoryLeft,
-    ) -> Self {
-        let Ok(elf) = Elf::open(path) else {
-            return DebugFile::default();
-        };
-        let on_disk = elf.build_id();
-        if build_id.is_some_and(|loaded| on_disk.is_some_and(|on_disk| on_disk != loaded)) {
-            return DebugFile::default();
+    /// Opens what there is of a module; what cannot be read counts as not there, and so
+    /// does a file that has taken the place of the one that was loaded: its lines would
+    /// be wrong.
+    pub(super) fn open(module: &ModuleFile, left: fn() -> MemoryLeft) -> Self {
+        match image::open(module) {
+            Ok(image) => Self::of_image(&image, left),
+            Err(NoImage::NoFile) => DebugFile::default(),
+            Err(NoImage::Replaced) => {
+                let name = module.path.file_name().unwrap_or_default();
+                let why = format!(
+                    "{} was replaced on disk since it was loaded",
+                    name.to_string_lossy()
+                );
+                DebugFile {
+                    lack: Some(Lack::new(ALL, why, false)),
+                    ..DebugFile::default()
+                }
+            }
         }
-        let left = left();
-        let (names_mapped, sorted) = symbol_table::need_of(&elf);
+    }
+
+    fn of_image(image: &Image, left: fn() -> MemoryLeft) -> Self {
+        let mut file = DebugFile::default();
+        let has_lines = has_lines(&image.elf);
+        let has_names = symbol_table::is_of_linker(&image.elf);
+        let mut found = None;
+        if !has_lines || !has_names {
+            match apart::find(image) {
+                Ok(apart) => found = apart,
+                Err(why) => file.lack = Some(Lack::new(ALL, why, false)),
+            }
+        }
+        let of_apart = |has: bool, is_there: fn(&Elf) -> bool| {
+            let apart = found.as_ref().map(|apart| &apart.elf);
+            apart.filter(|elf| !has && is_there(elf))
+        };
+        let lines = of_apart(has_lines, self::has_lines).unwrap_or(&image.elf);
+        let names = of_apart(has_names, symbol_table::is_of_linker).unwrap_or(&image.elf);
+        let split = SplitFiles::new(paths_of(image, found.as_ref()), left);
+        file.read(lines, names, split, left());
+        file.apart = found.map(|apart| {
+            (
+                Arc::clone(apart.elf.file()),
+                apart.path.display().to_string(),
+            )
+        });
+        file
+    }
+
+    fn read(&mut self, lines: &Elf, names: &Elf, split: SplitFiles, left: MemoryLeft) {
+        let (names_mapped, sorted) = symbol_table::need_of(names);
         let names_only = Need {
             mapped: names_mapped,
             own: 64 << 10,
         };
-        let names = Need {
+        let all_names = Need {
             own: names_only.own + sorted,
             ..names_only
         };
-        let mut file = DebugFile::default();
         let mut known = Need::default();
-        if names_mapped > 0 {
+        if sorted > 0 {
             if let Err(lack) = left.allows(names_only) {
-                file.lack = Some(lack);
-                file.lacks_names = true;
-                return file;
+                self.lack = Some(Lack::new(ALL, lack, true));
+                return;
             }
-            let sort = left.allows(names).is_ok();
-            file.names = SymbolTable::open(&elf, sort).ok();
-            known = if sort { names } else { names_only };
+            let sort = left.allows(all_names).is_ok();
+            self.names = SymbolTable::open(names, sort).ok();
+            known = if sort { all_names } else { names_only };
         }
-        match need_of_lines(&elf) {
-            Ok(None) | Err(_) => {}
-            Ok(Some(lines)) => {
-                let need = Need {
-                    mapped: lines.mapped.saturating_add(known.mapped),
-                    own: lines.own.saturating_add(known.own),
-                };
-                match left.allows(need) {
-                    Ok(()) => file.lines = DebugInfo::open(&elf).ok(),
-                    Err(lack) => file.lack = Some(lack),
-                }
+        if let Ok(Some(need)) = need_of_lines(lines) {
+            let need = Need {
+                mapped: need.mapped.saturating_add(known.mapped),
+                own: need.own.saturating_add(known.own),
+            };
+            match left.allows(need) {
+                Ok(()) => self.lines = DebugInfo::open(lines, split).ok(),
+                Err(lack) => self.lack = Some(Lack::new(LINES, lack, true)),
             }
         }
-        file
     }
 
     /// Whether there are lines or names at all.
@@ -84,11 +138,9 @@ impl DebugFile {
     /// The functions at an address of the file, the innermost first.
     ///
     /// Debug info that cannot be read counts as not there.
-    pub(super) fn find(&mut self, address: u64) -> Vec<Found<'_>> {
-        let name = |names: &Option<SymbolTable>| -> Option<_> {
-            let name = names.as_ref()?.name_at(address)?;
-            Some(std::borrow::Cow::Owned(name.to_owned()))
-        };
+    pub(super) fn find(&mut self, address: u64) -> Vec<Found> {
+        self.drop_if_changed();
+        let name = |names: &Option<SymbolTable>| names.as_ref()?.name_at(address);
         let mut found = match &mut self.lines {
             Some(lines) => lines.find(address).unwrap_or_default(),
             None => Vec::new(),
@@ -112,15 +164,30 @@ impl DebugFile {
         found
     }
 
-    /// Why lines are missing, for people.
-    pub(super) fn lack(&self) -> Option<String> {
-        let lack = self.lack?;
-        let what = if self.lacks_names {
-            "names and lines"
-        } else {
-            "lines"
+    /// Debug info that is written over while it is read is that of another build.
+    fn drop_if_changed(&mut self) {
+        if let Some((file, name)) = self.apart.take_if(|(file, _)| !file.is_unchanged()) {
+            drop(file);
+            let why = format!("{name} was replaced since it was read");
+            *self = DebugFile {
+                lack: Some(Lack::new(ALL, why, false)),
+                ..DebugFile::default()
+            };
+        }
+    }
+
+    /// Why something is missing.
+    pub(super) fn lack(&self) -> Option<Lack> {
+        let of_split = || {
+            let why = self.lines.as_ref()?.lack()?;
+            Some(Lack::new("names of inlined functions", why, false))
         };
-        Some(format!("{what} are missing: {lack}"))
+        self.lack.clone().or_else(of_split)
+    }
+
+    /// Whether there may be memory later for what there was none for.
+    pub(super) fn lacks_memory(&self) -> bool {
+        self.lack.as_ref().is_some_and(|lack| lack.is_of_memory)
     }
 
     /// Lets go of all that is read again fast; false if what is left is still large.
@@ -130,7 +197,10 @@ impl DebugFile {
         if let Some(lines) = &mut self.lines {
             lines.forget_units();
         }
-        self.lack.is_none() && self.own_bytes() <= LARGE
+        if let Some((file, _)) = &self.apart {
+            file.forget();
+        }
+        !self.lacks_memory() && self.own_bytes() <= LARGE
     }
 
     /// How much memory is kept that is not in pages of the file, without units.
@@ -163,6 +233,20 @@ fn names(symbol: &str, bare: &str) -> bool {
     }
 }
 
+fn has_lines(elf: &Elf) -> bool {
+    elf.named(".debug_info")
+        .is_some_and(|section| section.size > 0)
+}
+
+/// What split debug info may lie beside; `None` where that is of another build.
+fn paths_of(image: &Image, apart: Option<&Apart>) -> Option<Vec<PathBuf>> {
+    if image.is_replaced {
+        return None;
+    }
+    let apart = apart.map(|apart| apart.path.clone());
+    Some(std::iter::once(image.path.clone()).chain(apart).collect())
+}
+
 /// What lines of this file take; `None` if there are none.
 fn need_of_lines(elf: &Elf) -> io::Result<Option<Need>> {
     let mut need = Need::default();
@@ -173,7 +257,7 @@ fn need_of_lines(elf: &Elf) -> io::Result<Option<Need>> {
         let (size, is_compressed) = elf.plain_size(section)?;
         if is_compressed {
             need.own = need.own.saturating_add(size);
-        } else {
+        } else if elf.is_mapped() {
             need.mapped = need.mapped.saturating_add(size);
         }
         // The index has 32 bytes for 16 of `.debug_aranges`, and of the lists of ranges
@@ -184,7 +268,7 @@ fn need_of_lines(elf: &Elf) -> io::Result<Option<Need>> {
             _ => 0,
         });
     }
-    if need == Need::default() {
+    if !has_lines(elf) {
         return Ok(None);
     }
     need.own = need

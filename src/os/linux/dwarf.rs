@@ -4,18 +4,19 @@
 //! is looked up, and forgotten when others need the room. So memory is bounded whatever
 //! the size of the file.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
-use gimli::{AttributeValue, Dwarf, EndianSlice, NativeEndian, UnitOffset, UnitRef};
+use gimli::{AttributeValue, Dwarf, UnitOffset};
 
 use super::elf::Elf;
 use super::entry::Entry;
 use super::region::Region;
+use super::slice::Slice;
+use super::split::SplitFiles;
 use super::unit::{OneUnit, Place};
-use super::units::{Slice, UnitIndex};
+use super::units::UnitIndex;
 
 /// How much memory the units that are kept may take, by estimate.
 pub(super) const MAX_UNIT_BYTES: usize = 4 << 20;
@@ -26,8 +27,8 @@ const MAX_DEPTH: usize = 256;
 
 /// A function that is in progress at an address, and where in it.
 #[derive(Debug, Default)]
-pub(super) struct Found<'a> {
-    pub(super) function: Option<Cow<'a, str>>,
+pub(super) struct Found {
+    pub(super) function: Option<String>,
     pub(super) file: Option<String>,
     pub(super) line: Option<u32>,
     pub(super) column: Option<u32>,
@@ -40,8 +41,9 @@ pub(super) struct DebugInfo {
     units: HashMap<usize, Kept>,
     index: UnitIndex,
     dwarf: Dwarf<Slice>,
-    /// Mappings; `dwarf` and `units` borrow from them.
+    /// `dwarf` and `units` borrow from them.
     sections: Vec<Region>,
+    split: SplitFiles,
     unit_bytes: usize,
     looked_up: u64,
 }
@@ -55,25 +57,16 @@ struct Kept {
 
 impl DebugInfo {
     /// Maps the sections and reads the index.
-    pub(super) fn open(elf: &Elf) -> io::Result<Self> {
+    pub(super) fn open(elf: &Elf, split: SplitFiles) -> io::Result<Self> {
         let mut sections = Vec::new();
         let mut load = |id: gimli::SectionId| -> io::Result<Slice> {
             let is_needed = NEEDED.contains(&id.name());
-            let Some(section) = elf.named(id.name()).filter(|_| is_needed) else {
-                return Ok(EndianSlice::new(&[], NativeEndian));
-            };
-            if section.size == 0 {
-                return Ok(EndianSlice::new(&[], NativeEndian));
-            }
-            let region = elf.plain(section)?;
-            // SAFETY: the bytes are those of a mapping that does not move and that
-            // `DebugInfo::sections` keeps. All that borrows from them is in fields of
-            // `DebugInfo` that are dropped before, and leaves this file only as
-            // `Found`, whose lifetime is bound to that of `DebugInfo`.
-            let bytes: &'static [u8] =
-                unsafe { std::slice::from_raw_parts(region.as_ptr(), region.len()) };
-            sections.push(region);
-            Ok(EndianSlice::new(bytes, NativeEndian))
+            let section = elf.named(id.name()).filter(|_| is_needed);
+            // SAFETY: `DebugInfo::sections` keeps the regions. All that borrows from them
+            // is in fields of `DebugInfo` that are dropped before, and does not leave
+            // this file but to `OneUnit`, which is in such a field: names and paths are
+            // copied.
+            unsafe { elf.slice(section, &mut sections) }
         };
         let dwarf = Dwarf::load(&mut load)?;
         let index = UnitIndex::build(&dwarf).map_err(io::Error::other)?;
@@ -82,6 +75,7 @@ impl DebugInfo {
             index,
             dwarf,
             sections,
+            split,
             unit_bytes: 0,
             looked_up: 0,
         })
@@ -89,15 +83,18 @@ impl DebugInfo {
 
     /// The functions at an address of the file, the innermost first; none where debug
     /// info has nothing on it.
-    pub(super) fn find(&mut self, address: u64) -> gimli::Result<Vec<Found<'_>>> {
+    pub(super) fn find(&mut self, address: u64) -> gimli::Result<Vec<Found>> {
         self.looked_up += 1;
+        if !self.split.is_unchanged() {
+            self.forget_units();
+        }
         let candidates: Vec<usize> = self.index.at(address).take(8).collect();
         for offset in candidates {
             let unit = self.unit(offset)?;
             let found = self.find_in(&unit, address)?;
             self.account(offset);
             if !found.is_empty() {
-                return Ok(found.into_iter().map(Borrowed::bound).collect());
+                return Ok(found);
             }
         }
         Ok(Vec::new())
@@ -107,11 +104,17 @@ impl DebugInfo {
     pub(super) fn forget_units(&mut self) {
         self.units = HashMap::new();
         self.unit_bytes = 0;
+        self.split.forget();
+    }
+
+    /// Why names of inlined functions are missing, for people.
+    pub(super) fn lack(&self) -> Option<&str> {
+        self.split.lack()
     }
 
     /// How much memory is kept that is not the file's, without that of units.
     pub(super) fn index_bytes(&self) -> usize {
-        self.index.bytes()
+        self.index.bytes() + self.split.bytes()
     }
 
     /// How much of the sections is not the file's own pages.
@@ -129,7 +132,9 @@ impl DebugInfo {
             .dwarf
             .debug_info
             .header_from_offset(gimli::DebugInfoOffset(offset))?;
-        let unit = Arc::new(OneUnit::new(self.dwarf.unit(header)?));
+        let unit = self.dwarf.unit(header)?;
+        let split = self.split.part_of(&self.dwarf, &unit);
+        let unit = Arc::new(OneUnit::new(unit, split));
         let kept = Kept {
             unit: Arc::clone(&unit),
             bytes: 0,
@@ -158,7 +163,7 @@ impl DebugInfo {
         }
     }
 
-    fn find_in(&mut self, one: &OneUnit, address: u64) -> gimli::Result<Vec<Borrowed>> {
+    fn find_in(&mut self, one: &OneUnit, address: u64) -> gimli::Result<Vec<Found>> {
         let mut place = one.place_of(&self.dwarf, address)?;
         let function = one.functions(&self.dwarf)?.at(address).next();
         let Some(function) = function else {
@@ -188,8 +193,7 @@ impl DebugInfo {
         function: UnitOffset,
         address: u64,
     ) -> gimli::Result<Vec<Call>> {
-        let unit = &one.unit;
-        let mut entries = unit.entries_raw(Some(function))?;
+        let mut entries = one.described_by().entries_raw(Some(function))?;
         let top = entries.next_depth();
         // The entries of functions that do not have the address are passed over.
         let mut pass_below = None;
@@ -224,11 +228,11 @@ impl DebugInfo {
             for spec in abbreviation.attributes() {
                 read.take(&entries.read_attribute(*spec)?);
             }
-            let has_address = is_first || read.has(UnitRef::new(&self.dwarf, unit), address)?;
+            let has_address = is_first || read.has(one.described(&self.dwarf), address)?;
             if has_address && calls.len() < MAX_DEPTH {
                 calls.push(Call {
                     name: self.name_of(one, &read, MAX_REFERENCES)?,
-                    file: read.call_file(unit.header.version()),
+                    file: read.call_file(one.unit.header.version()),
                     line: read.call_line,
                     column: read.call_column,
                 });
@@ -245,10 +249,11 @@ impl DebugInfo {
         one: &OneUnit,
         entry: &Entry,
         references_left: u32,
-    ) -> gimli::Result<Option<Slice>> {
-        let string = |value| self.dwarf.attr_string(&one.unit, value).ok();
-        let linkage = entry.linkage_name.and_then(string);
-        if let Some(name) = linkage.or_else(|| entry.name.and_then(string)) {
+    ) -> gimli::Result<Option<String>> {
+        let described = one.described(&self.dwarf);
+        let string = |value| described.attr_string(value).ok()?.text();
+        let linkage = entry.linkage_name.clone().and_then(string);
+        if let Some(name) = linkage.or_else(|| entry.name.clone().and_then(string)) {
             return Ok(Some(name));
         }
         let Some(left) = references_left.checked_sub(1) else {
@@ -256,10 +261,11 @@ impl DebugInfo {
         };
         match entry.origin {
             Some(AttributeValue::UnitRef(offset)) => {
-                let origin = Entry::at(&one.unit, offset)?;
+                let origin = Entry::at(described.unit, offset)?;
                 self.name_of(one, &origin, left)
             }
-            Some(AttributeValue::DebugInfoRef(offset)) => {
+            // No part that was split off refers to another.
+            Some(AttributeValue::DebugInfoRef(offset)) if !one.is_split() => {
                 let Some(holder) = self.index.holding(offset.0) else {
                     return Ok(None);
                 };
@@ -290,25 +296,13 @@ pub(super) const NEEDED: [&str; 10] = [
 ];
 
 impl Place {
-    fn of(self, name: Option<Slice>) -> Borrowed {
-        Borrowed { name, place: self }
-    }
-}
-
-/// A [`Found`] before its lifetime is that of the debug info.
-#[derive(Debug)]
-struct Borrowed {
-    name: Option<Slice>,
-    place: Place,
-}
-
-impl Borrowed {
-    fn bound<'a>(self) -> Found<'a> {
+    fn of(self, function: Option<String>) -> Found {
+        let Place { file, line, column } = self;
         Found {
-            function: self.name.map(|name| name.to_string_lossy()),
-            file: self.place.file,
-            line: self.place.line,
-            column: self.place.column,
+            function,
+            file,
+            line,
+            column,
         }
     }
 }
@@ -316,7 +310,7 @@ impl Borrowed {
 /// A function in progress, and where it was called from if it is inlined.
 #[derive(Debug)]
 struct Call {
-    name: Option<Slice>,
+    name: Option<String>,
     file: Option<u64>,
     line: Option<u32>,
     column: Option<u32>,

@@ -3,12 +3,14 @@
 //! The format: System V ABI, "Object Files", as `elf.h` has it; only files of 64 bits in
 //! this machine's byte order, as are all that the process can load.
 
-use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 
+use super::paged::PagedFile;
 use super::region::Region;
+use super::slice::Slice;
 
 /// A header of one section, and what is needed to find it by name.
 #[derive(Clone, Copy, Debug)]
@@ -21,10 +23,20 @@ pub(super) struct Section {
     pub(super) link: u32,
 }
 
+/// What is to be expected of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// The loader has mapped it: one more mapping is no more danger.
+    Image,
+    /// Only debug info is read from it: it may be written over at any time.
+    Apart,
+}
+
 /// A file with its table of sections.
 #[derive(Debug)]
 pub(super) struct Elf {
-    file: File,
+    file: Arc<PagedFile>,
+    kind: Kind,
     sections: Vec<Section>,
     names: Vec<u8>,
 }
@@ -39,10 +51,10 @@ const SECTION_HEADER: usize = size_of::<libc::Elf64_Shdr>();
 
 impl Elf {
     /// Reads the headers: some kilobytes.
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
+    pub(super) fn open(path: &Path, kind: Kind) -> io::Result<Self> {
+        let file = PagedFile::open(path)?;
         let mut header = [0; size_of::<libc::Elf64_Ehdr>()];
-        file.read_exact_at(&mut header, 0)?;
+        file.read(0, &mut header)?;
         let is_native = header.starts_with(b"\x7fELF")
             && header.get(4) == Some(&libc::ELFCLASS64)
             && header.get(5) == Some(&NATIVE);
@@ -57,22 +69,33 @@ impl Elf {
             return Err(io::ErrorKind::InvalidData.into());
         }
         let mut bytes = vec![0; count * entry];
-        file.read_exact_at(&mut bytes, table)?;
+        file.read(table, &mut bytes)?;
         let sections: io::Result<Vec<Section>> = bytes.chunks_exact(entry).map(section).collect();
         let sections = sections?;
         let names = match sections.get(names) {
             Some(section) if section.size <= MAX_NAMES => {
                 let mut names = vec![0; usize::try_from(section.size).unwrap_or(0)];
-                file.read_exact_at(&mut names, section.offset)?;
+                file.read(section.offset, &mut names)?;
                 names
             }
             _ => Vec::new(),
         };
+        file.forget();
         Ok(Elf {
-            file,
+            file: Arc::new(file),
+            kind,
             sections,
             names,
         })
+    }
+
+    pub(super) const fn file(&self) -> &Arc<PagedFile> {
+        &self.file
+    }
+
+    /// Whether its sections are mapped, so that they take address space.
+    pub(super) fn is_mapped(&self) -> bool {
+        self.kind == Kind::Image
     }
 
     pub(super) fn named(&self, name: &str) -> Option<&Section> {
@@ -88,7 +111,10 @@ impl Elf {
     pub(super) fn build_id(&self) -> Option<String> {
         // Sizes of name and content, type and name come before.
         const HEAD: usize = 16;
-        let note = self.raw(self.named(".note.gnu.build-id")?).ok()?;
+        /// Of a hash, and of what comes before it.
+        const MOST: u64 = 256;
+        let section = self.named(".note.gnu.build-id")?;
+        let note = self.bytes(section, MOST).ok()?;
         let size = usize::try_from(u32_at(&note, 4).ok()?).ok()?;
         let content = note.get(HEAD..HEAD.checked_add(size)?)?;
         Some(content.iter().map(|byte| format!("{byte:02x}")).collect())
@@ -103,13 +129,73 @@ impl Elf {
         self.sections.get(usize::try_from(section.link).ok()?)
     }
 
-    /// The bytes as they are in the file.
-    pub(super) fn raw(&self, section: &Section) -> io::Result<Region> {
+    /// The bytes as they are in the file, if they are few.
+    pub(super) fn bytes(&self, section: &Section, most: u64) -> io::Result<Vec<u8>> {
+        if section.kind == SHT_NOBITS || section.size > most {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let size = usize::try_from(section.size).map_err(io::Error::other)?;
+        let mut bytes = vec![0; size];
+        self.file.read(section.offset, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// The bytes as they are in the file, in memory.
+    fn raw(&self, section: &Section) -> io::Result<Region> {
         if section.kind == SHT_NOBITS {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         let size = usize::try_from(section.size).map_err(io::Error::other)?;
-        Region::of_file(&self.file, section.offset, size)
+        match self.kind {
+            Kind::Image => Region::of_file(self.file.file(), section.offset, size),
+            Kind::Apart => Region::filled(size, |bytes| {
+                self.file.file().read_exact_at(bytes, section.offset)
+            }),
+        }
+    }
+
+    /// A section's content, decompressed if need be; nothing where there is none.
+    ///
+    /// # Safety
+    /// What is added to `regions` must live longer than the slice and its copies.
+    pub(super) unsafe fn slice(
+        &self,
+        section: Option<&Section>,
+        regions: &mut Vec<Region>,
+    ) -> io::Result<Slice> {
+        let has_bytes = |section: &&Section| section.size > 0 && section.kind != SHT_NOBITS;
+        let Some(section) = section.filter(has_bytes) else {
+            return Ok(Slice::empty());
+        };
+        if self.kind == Kind::Apart && !section.is_compressed() {
+            let size = usize::try_from(section.size).map_err(io::Error::other)?;
+            if section.offset.saturating_add(section.size) > self.file.size() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            return Ok(Slice::of_file(Arc::clone(&self.file), section.offset, size));
+        }
+        Ok(
+            // SAFETY: the caller promises what this asks for.
+            unsafe { Slice::of_region(self.plain(section)?, regions) },
+        )
+    }
+
+    /// The same, in memory in any case.
+    ///
+    /// # Safety
+    /// As with [`Self::slice`].
+    pub(super) unsafe fn copy(
+        &self,
+        section: Option<&Section>,
+        regions: &mut Vec<Region>,
+    ) -> io::Result<Slice> {
+        match section.filter(|section| section.size > 0) {
+            None => Ok(Slice::empty()),
+            Some(section) => Ok(
+                // SAFETY: the caller promises what this asks for.
+                unsafe { Slice::of_region(self.plain(section)?, regions) },
+            ),
+        }
     }
 
     /// How long the section is once it is decompressed, and whether it needs to be.
@@ -118,12 +204,12 @@ impl Elf {
             return Ok((section.size, false));
         }
         let mut header = [0; COMPRESSION_HEADER];
-        self.file.read_exact_at(&mut header, section.offset)?;
+        self.file.read(section.offset, &mut header)?;
         Ok((u64_at(&header, 8)?, true))
     }
 
     /// The bytes, decompressed if need be.
-    pub(super) fn plain(&self, section: &Section) -> io::Result<Region> {
+    fn plain(&self, section: &Section) -> io::Result<Region> {
         const ZLIB: u32 = 1;
         const ZSTD: u32 = 2;
         let raw = self.raw(section)?;

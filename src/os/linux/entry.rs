@@ -2,7 +2,7 @@
 
 use gimli::{AttributeValue, Unit, UnitOffset, UnitRef};
 
-use super::units::Slice;
+use super::slice::Slice;
 
 /// What is read of a function's entry.
 #[derive(Debug, Default)]
@@ -74,7 +74,7 @@ impl Entry {
         unit: UnitRef<'_, Slice>,
         mut each: impl FnMut(gimli::Range),
     ) -> gimli::Result<()> {
-        if let Some(ranges) = self.ranges
+        if let Some(ranges) = self.ranges.clone()
             && let Some(mut ranges) = unit.attr_ranges(ranges)?
         {
             while let Some(range) = ranges.next()? {
@@ -82,13 +82,13 @@ impl Entry {
             }
             return Ok(());
         }
-        let Some(begin) = self.low else {
+        let Some(begin) = self.low.clone() else {
             return Ok(());
         };
-        let (Some(begin), Some(high)) = (unit.attr_address(begin)?, self.high) else {
+        let (Some(begin), Some(high)) = (unit.attr_address(begin)?, &self.high) else {
             return Ok(());
         };
-        let end = match (unit.attr_address(high)?, high.udata_value()) {
+        let end = match (unit.attr_address(high.clone())?, high.udata_value()) {
             (Some(end), _) => end,
             (None, Some(size)) => begin.wrapping_add(size),
             (None, None) => return Ok(()),

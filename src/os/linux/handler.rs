@@ -7,7 +7,7 @@
 //!
 //! It makes no system call but `gettid`, which does not wait.
 
-use std::ffi::{c_int, c_void};
+use std::ffi::{c_int, c_long, c_void};
 
 use crate::clock;
 use crate::local;
@@ -65,14 +65,39 @@ fn exchange(signal: c_int, action: Option<&libc::sigaction>) -> Result<libc::sig
     }
 }
 
+/// By what a signal is known to be ours.
+#[derive(Clone, Copy, Debug)]
+enum Sign {
+    /// The number of a request.
+    Number(u64),
+    /// The file by way of which it was sent.
+    File(c_int),
+}
+
+/// The code of a signal that something has arrived (`include/uapi/asm-generic/siginfo.h`).
+const POLL_IN: c_int = 1;
+
+/// `siginfo_t` as the kernel fills it then.
+#[repr(C)]
+struct Informed {
+    signal: c_int,
+    errno: c_int,
+    code: c_int,
+    band: c_long,
+    file: c_int,
+}
+
 /// Async-signal-safe: atomics, reads of the thread's own stack and of its clock, and
 /// `gettid`. Keeps errno.
 extern "C" fn handle(_signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
-    // SAFETY: the kernel passes a valid siginfo_t to an SA_SIGINFO handler. Its value is
-    // read only where the code says that there is one.
-    let number = unsafe {
+    // SAFETY: the kernel passes a valid siginfo_t to an SA_SIGINFO handler. Its value and
+    // its file are read only where the code says that there is one.
+    let sign = unsafe {
         match (*info).si_code {
-            libc::SI_TIMER | libc::SI_QUEUE => (*info).si_value().sival_ptr.addr() as u64,
+            libc::SI_TIMER | libc::SI_QUEUE => {
+                Sign::Number((*info).si_value().sival_ptr.addr() as u64)
+            }
+            POLL_IN => Sign::File((*info.cast::<Informed>()).file),
             _ => return,
         }
     };
@@ -80,7 +105,11 @@ extern "C" fn handle(_signal: c_int, info: *mut libc::siginfo_t, context: *mut c
     let errno = unsafe { *libc::__errno_location() };
     // SAFETY: no preconditions.
     let tid = unsafe { libc::gettid() };
-    if let Some(claim) = request::claim(number, tid) {
+    let claim = match sign {
+        Sign::Number(number) => request::claim(number, tid),
+        Sign::File(file) => request::claim_by(file, tid),
+    };
+    if let Some(claim) = claim {
         // SAFETY: the kernel passes the interrupted context as a ucontext_t.
         claim.copy(&registers_of(unsafe {
             &*context.cast::<libc::ucontext_t>()

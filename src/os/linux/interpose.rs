@@ -113,14 +113,41 @@ fn keeping_errno<T>(f: impl FnOnce() -> T) -> T {
     result
 }
 
+/// Functions with two versions, and the later one: before glibc 2.36 `dlsym` may find the
+/// earlier (<https://sourceware.org/bugzilla/show_bug.cgi?id=14932>). `posix_spawn` of before
+/// 2.15 runs a file that is no program by the shell.
+#[cfg(target_env = "gnu")]
+const LATER: [(&CStr, &CStr); 2] = [
+    (c"posix_spawn", c"GLIBC_2.15"),
+    (c"posix_spawnp", c"GLIBC_2.15"),
+];
+
+/// The later version of such a function; null for others, and where it is the only one.
+#[cfg(target_env = "gnu")]
+fn later_version(name: &'static CStr) -> *mut c_void {
+    let version = LATER.iter().find(|(of, _)| *of == name);
+    version.map_or(std::ptr::null_mut(), |(_, version)| {
+        // SAFETY: both are C strings.
+        unsafe { libc::dlvsym(libc::RTLD_NEXT, name.as_ptr(), version.as_ptr()) }
+    })
+}
+
+#[cfg(not(target_env = "gnu"))]
+fn later_version(_name: &'static CStr) -> *mut c_void {
+    std::ptr::null_mut()
+}
+
 /// The real function of this name.
 fn real(name: &'static CStr, known: &AtomicPtr<c_void>) -> *mut c_void {
     let found = known.load(Relaxed);
     if !found.is_null() {
         return found;
     }
-    // SAFETY: the name is a C string; RTLD_NEXT finds the function that ours hides.
-    let found = unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) };
+    let mut found = later_version(name);
+    if found.is_null() {
+        // SAFETY: the name is a C string; RTLD_NEXT finds the function that ours hides.
+        found = unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) };
+    }
     if found.is_null() {
         // All of them are older than the oldest glibc that Rust runs on (2.17), so
         // this is not reached; and there is nothing to return that would be right.
@@ -329,4 +356,24 @@ unsafe extern "C" fn syscall(
 /// Keeps the functions above in the program: nothing of ours calls them.
 pub(crate) fn link() {
     std::hint::black_box(syscall as *const ());
+}
+
+#[cfg(all(test, target_env = "gnu", target_arch = "x86_64"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_versions_it_is_the_later() {
+        for (name, version) in LATER {
+            // SAFETY: both are C strings.
+            let old =
+                unsafe { libc::dlvsym(libc::RTLD_NEXT, name.as_ptr(), c"GLIBC_2.2.5".as_ptr()) };
+            let later = later_version(name);
+            assert!(
+                !later.is_null() && !old.is_null() && later != old,
+                "{name:?} {version:?}"
+            );
+            assert_eq!(real(name, &AtomicPtr::default()), later);
+        }
+    }
 }

@@ -183,7 +183,7 @@ fn control_group_left(groups: &str, root: &Path) -> Option<u64> {
 }
 
 /// The folder of a group, and those of all that it lies in.
-fn upwards(hierarchy: &Path, path: &str) -> Vec<PathBuf> {
+pub(super) fn upwards(hierarchy: &Path, path: &str) -> Vec<PathBuf> {
     // With `..` where a namespace hides the outer part.
     let relative = Path::new(path.trim_start_matches('/'));
     let is_plain = relative

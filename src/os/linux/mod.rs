@@ -4,11 +4,15 @@
 
 use crate::blocking::Detection;
 
+mod apart;
 mod calls;
 mod capture;
+mod computing;
 #[cfg(test)]
 mod cost;
+mod cpu_shortage;
 mod debug_file;
+mod directed;
 mod dwarf;
 #[cfg(all(test, target_arch = "x86_64"))]
 #[allow(clippy::print_stdout, clippy::unwrap_used)]
@@ -20,6 +24,7 @@ mod event;
 mod files;
 mod frame;
 mod handler;
+mod image;
 #[cfg(all(feature = "interpose", target_env = "gnu"))]
 mod interpose;
 mod loaded;
@@ -28,13 +33,16 @@ mod memory_left;
 mod modules;
 mod own;
 mod own_stack;
+mod paged;
 mod position;
 mod ranges;
 mod region;
 mod request;
 mod sections;
 mod signal;
+mod slice;
 mod sources;
+mod split;
 #[cfg(test)]
 mod storm;
 mod symbol_table;
@@ -50,6 +58,7 @@ mod unwind;
 mod walk;
 
 pub(crate) use capture::Capturer;
+pub(crate) use cpu_shortage::cpu_shortage;
 pub(crate) use event::AutoResetEvent;
 pub(crate) use modules::module_files;
 pub(crate) use own::{

@@ -68,6 +68,8 @@ static TABLE: [Entry; ENTRIES] = [const { Entry::new() }; ENTRIES];
 struct Entry {
     state: AtomicU64,
     tid: AtomicI32,
+    /// By way of which file a signal without a number comes; -1 for none.
+    file: AtomicI32,
     /// Where the thread's stack lies, and up to where it is wanted.
     low: AtomicUsize,
     high: AtomicUsize,
@@ -143,6 +145,7 @@ impl Entry {
         Entry {
             state: AtomicU64::new(FREE),
             tid: AtomicI32::new(0),
+            file: AtomicI32::new(-1),
             low: AtomicUsize::new(0),
             high: AtomicUsize::new(0),
             up_to: AtomicUsize::new(0),
@@ -222,6 +225,7 @@ impl Request {
             return Err(miss);
         }
         entry.tid.store(want.tid, Relaxed);
+        entry.file.store(-1, Relaxed);
         entry.low.store(want.bounds.start, Relaxed);
         entry.high.store(want.bounds.end, Relaxed);
         entry.up_to.store(want.up_to, Relaxed);
@@ -236,6 +240,12 @@ impl Request {
     /// What its signal carries.
     pub(crate) const fn number(&self) -> u64 {
         self.number
+    }
+
+    /// Has a signal by way of this file claim it, which carries no number.
+    pub(crate) fn expect_by(&self, file: i32) {
+        // Release: pairs with the acquire in `claim_by`.
+        self.entry().file.store(file, Release);
     }
 
     const fn entry(&self) -> &'static Entry {
@@ -337,6 +347,26 @@ pub(crate) fn claim(number: u64, tid: i32) -> Option<Claim> {
             .compare_exchange(requested, claimed, AcqRel, Acquire)
     };
     (is_it && claim().is_ok()).then_some(Claim { entry, claimed })
+}
+
+/// For the handler: claims the request that is expected by way of a file, if it is of
+/// this thread. A late signal may claim a later request of the same file and thread, for
+/// which it comes as well as that one's own.
+///
+/// Async-signal-safe: atomics alone.
+pub(crate) fn claim_by(file: i32, tid: i32) -> Option<Claim> {
+    (0..).zip(&TABLE).find_map(|(index, entry): (u64, _)| {
+        // Acquire: pairs with the release in `Request::new`, so that thread and file are
+        // those of this generation or a later one; `claim` sees if it is a later one.
+        let state = entry.state.load(Acquire);
+        // Acquire: pairs with the release in `expect_by`.
+        let is_it = file >= 0 && entry.file.load(Acquire) == file;
+        if is_it {
+            claim(state & !LOW | index, tid)
+        } else {
+            None
+        }
+    })
 }
 
 impl Claim {

@@ -204,3 +204,29 @@ fn no_buffer_ever_has_two_writers() {
     assert!(handlers.join().unwrap() >= answered);
     drop(words);
 }
+
+#[test]
+fn a_signal_without_a_number_finds_the_request_by_its_file() {
+    let _alone = alone();
+    let stack = [5_u64; 10];
+    let low = stack.as_ptr().expose_provenance();
+    let wanted = want(7, low..low + 80);
+    let (first, second) = (request(&wanted), request(&want(8, low..low + 80)));
+    assert!(claim_by(3, 7).is_none() && claim_by(-1, 7).is_none());
+    first.expect_by(3);
+    second.expect_by(4);
+    assert!(claim_by(4, 7).is_none(), "the file of another request");
+    assert!(claim_by(3, 8).is_none(), "another thread");
+    let handler = claim_by(3, 7).unwrap();
+    assert!(claim_by(3, 7).is_none(), "twice");
+    handler.copy(&registers(low));
+    handler.done(0, 6);
+    assert!(matches!(
+        first.answer(&mut StackCopy::default()),
+        Answer::Copied(_)
+    ));
+    drop(first);
+    let later = request(&wanted);
+    assert!(claim_by(3, 7).is_none(), "it expects no file");
+    assert!(claim(later.number(), 7).is_some());
+}

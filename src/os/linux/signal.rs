@@ -4,9 +4,11 @@
 //! [`super::timer`]. There the request is armed, and the answer is picked up later: the
 //! signal comes at the next tick at which the thread runs.
 //!
-//! Elsewhere by a directed signal, and only to a thread that has run between two looks
-//! without having been switched out. It may have entered a system call since, which then
-//! returns EINTR. What is left is a race of microseconds, not of the call's length.
+//! Elsewhere, and under a filter of system calls, by a directed signal, see
+//! [`super::directed`], and only to a thread that has computed for long without having
+//! slept, see [`super::computing`], and was not switched out between the last two looks. It
+//! may have entered a system call since, which then returns EINTR. What is left is a race
+//! of microseconds, not of the call's length.
 //!
 //! A thread that blocks the signal, or has no room for the handler, is never asked.
 
@@ -16,10 +18,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use crate::os::Miss;
+use crate::os::platform::computing::Computing;
+use crate::os::platform::directed;
 use crate::os::platform::handler;
 use crate::os::platform::own_stack::OwnStack;
 use crate::os::platform::request::{Request, Want};
-use crate::os::platform::thread::thread_id;
+use crate::os::platform::thread::{ThreadProbe, thread_id};
 use crate::os::platform::timer::{self, Timer};
 
 /// How long a directed signal's handler is waited for.
@@ -51,16 +55,32 @@ const TRYING: u8 = 1;
 const WORK: u8 = 2;
 const DO_NOT: u8 = 3;
 
-/// Asks a thread for a copy of its stack. `ran`: it was seen running in two looks, and
-/// was not switched out in between.
+/// How threads are asked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Means {
+    pub(crate) signal: c_int,
+    /// Whether a filter may kill for calls that the program does not make itself.
+    pub(crate) is_filtered: bool,
+}
+
+/// Asks a running thread for a copy of its stack.
 ///
 /// Never waits for the thread where timers are used; 5 ms at most elsewhere.
-pub(crate) fn ask(signal: c_int, want: &Want, ran: bool) -> Result<Request, Miss> {
+pub(crate) fn ask(
+    means: Means,
+    want: &Want,
+    thread: &ThreadProbe,
+    computing: &mut Computing,
+) -> Result<Request, Miss> {
+    let signal = means.signal;
+    if means.is_filtered && !directed::may_use_sockets() {
+        return Err(Miss::Filtered);
+    }
     if blocks(want.tid, signal) {
         return Err(Miss::SignalBlocked);
     }
     handler::install(signal)?;
-    if may_use_timers() {
+    if !means.is_filtered && may_use_timers() {
         match by_timer(signal, want) {
             Ok(request) => {
                 try_timers_once(signal);
@@ -71,10 +91,19 @@ pub(crate) fn ask(signal: c_int, want: &Want, ran: bool) -> Result<Request, Miss
             Err(other) => return Err(other),
         }
     }
-    if !ran {
+    let run = computing.confirm(thread)?;
+    // Where it fails the request is dropped, which leaves alone what a signal that was
+    // pending before may have claimed.
+    let request = Request::new(want)?;
+    if means.is_filtered {
+        directed::by_socket(signal, want.tid, &request, || run.goes_on())?;
+    } else if run.goes_on() {
+        directed::by_call(signal, want.tid, &request)?;
+    } else {
         return Err(Miss::Queued);
     }
-    directed(signal, want)
+    wait_for(&request);
+    Ok(request)
 }
 
 fn by_timer(signal: c_int, want: &Want) -> Result<Request, Miss> {
@@ -173,12 +202,8 @@ fn masks(status: &[u8], signal: c_int) -> bool {
     mask.is_some_and(|mask| mask.checked_shr(bit).is_some_and(|mask| mask & 1 == 1))
 }
 
-/// Sends the signal at once, and waits for a moment for the answer.
-fn directed(signal: c_int, want: &Want) -> Result<Request, Miss> {
-    let request = Request::new(want)?;
-    // Where it fails the request is dropped, which leaves alone what a signal that was
-    // pending before may have claimed.
-    send(signal, want.tid, request.number())?;
+/// Waits for a moment for the answer.
+fn wait_for(request: &Request) {
     let start = Instant::now();
     while !request.is_answered() && start.elapsed() < PATIENCE {
         if start.elapsed() < SPINS {
@@ -186,53 +211,5 @@ fn directed(signal: c_int, want: &Want) -> Result<Request, Miss> {
         } else {
             std::thread::sleep(NAP);
         }
-    }
-    Ok(request)
-}
-
-/// Sends the signal to one thread, with the number of the request.
-fn send(signal: c_int, tid: i32, number: u64) -> Result<(), Miss> {
-    /// `siginfo_t` as far as the kernel reads it for a queued signal (sigaction(2)).
-    #[repr(C)]
-    struct Queued {
-        signal: c_int,
-        errno: c_int,
-        code: c_int,
-        pad: c_int,
-        pid: libc::pid_t,
-        uid: libc::uid_t,
-        value: u64,
-        rest: [u8; 96],
-    }
-    const { assert!(size_of::<Queued>() == size_of::<libc::siginfo_t>()) };
-    // SAFETY: neither call has preconditions.
-    let (pid, uid) = unsafe { (libc::getpid(), libc::getuid()) };
-    let info = Queued {
-        signal,
-        errno: 0,
-        code: libc::SI_QUEUE,
-        pad: 0,
-        pid,
-        uid,
-        value: number,
-        rest: [0; 96],
-    };
-    // SAFETY: `info` is as large as the kernel's siginfo_t and lives through the call.
-    let sent = unsafe {
-        libc::syscall(
-            libc::SYS_rt_tgsigqueueinfo,
-            pid,
-            tid,
-            signal,
-            &raw const info,
-        )
-    };
-    if sent == 0 {
-        return Ok(());
-    }
-    match std::io::Error::last_os_error().raw_os_error() {
-        Some(libc::EAGAIN) => Err(Miss::SignalLimit),
-        Some(libc::ESRCH) => Err(Miss::Gone),
-        _ => Err(Miss::NotPermitted),
     }
 }

@@ -2,8 +2,11 @@
 
 use std::io;
 
-use super::elf::{Elf, Section, u32_at, u64_at};
+use gimli::Reader;
+
+use super::elf::{Elf, Section};
 use super::region::Region;
+use super::slice::Slice;
 
 const SYMBOL: usize = size_of::<libc::Elf64_Sym>();
 const SHT_SYMTAB: u32 = 2;
@@ -12,8 +15,10 @@ const SHT_DYNSYM: u32 = 11;
 /// A table of symbols with their names, in the file's own pages.
 #[derive(Debug)]
 pub(super) struct SymbolTable {
-    symbols: Region,
-    names: Region,
+    // Fields are dropped in this order: what borrows from the regions comes first.
+    symbols: Slice,
+    names: Slice,
+    _regions: Vec<Region>,
     /// Where functions begin, with the number of the symbol; empty where there is no
     /// memory for it: each look-up then reads the whole table.
     sorted: Vec<(u64, u32)>,
@@ -29,12 +34,22 @@ fn table_of(elf: &Elf) -> Option<(&Section, &Section)> {
     Some((symbols, elf.linked(symbols)?))
 }
 
+/// Whether there is the linker's, which has all functions.
+pub(super) fn is_of_linker(elf: &Elf) -> bool {
+    elf.of_kind(SHT_SYMTAB)
+        .is_some_and(|section| section.size >= SYMBOL as u64)
+}
+
 /// How much of the file is mapped for it, and how long the sorted list will be.
 pub(super) fn need_of(elf: &Elf) -> (u64, u64) {
     let Some((symbols, names)) = table_of(elf) else {
         return (0, 0);
     };
-    let mapped = symbols.size.saturating_add(names.size);
+    let mapped = if elf.is_mapped() {
+        symbols.size.saturating_add(names.size)
+    } else {
+        0
+    };
     let sorted = symbols.size / SYMBOL as u64 * size_of::<(u64, u32)>() as u64;
     (mapped, sorted)
 }
@@ -43,9 +58,19 @@ impl SymbolTable {
     /// Sorts the functions if there is memory for that.
     pub(super) fn open(elf: &Elf, sort: bool) -> io::Result<Self> {
         let (symbols, names) = table_of(elf).ok_or(io::ErrorKind::NotFound)?;
+        let mut regions = Vec::new();
+        // SAFETY: the table keeps the regions, and nothing that borrows from them leaves
+        // this file.
+        let (symbols, names) = unsafe {
+            (
+                elf.slice(Some(symbols), &mut regions)?,
+                elf.slice(Some(names), &mut regions)?,
+            )
+        };
         let mut table = SymbolTable {
-            symbols: elf.raw(symbols)?,
-            names: elf.raw(names)?,
+            symbols,
+            names,
+            _regions: regions,
             sorted: Vec::new(),
         };
         if sort {
@@ -65,13 +90,13 @@ impl SymbolTable {
         self.sorted = sorted;
     }
 
-    /// Lets go of what is not the file's.
+    /// How much memory is kept that is not the file's.
     pub(super) fn bytes(&self) -> usize {
         self.sorted.capacity() * size_of::<(u64, u32)>()
     }
 
     /// The name of the function that this address is in.
-    pub(super) fn name_at(&self, address: u64) -> Option<&str> {
+    pub(super) fn name_at(&self, address: u64) -> Option<String> {
         let number = if self.sorted.is_empty() {
             self.functions()
                 .filter(|(_, start, size)| holds(*start, *size, address))
@@ -104,21 +129,20 @@ impl SymbolTable {
         const FUNCTION: u8 = 2;
         const UNDEFINED: u8 = 0;
         let at = usize::try_from(number).ok()?.checked_mul(SYMBOL)?;
-        let symbol = self.symbols.get(at..at.checked_add(SYMBOL)?)?;
-        let kind = symbol.get(4)? & 0xf;
-        let section = symbol.get(6..8)?;
-        if kind != FUNCTION || section == [UNDEFINED; 2] {
+        let [_, _, _, _, kind, _, section @ ..] = self.symbols.array::<8>(at)?;
+        if kind & 0xf != FUNCTION || section == [UNDEFINED; 2] {
             return None;
         }
-        Some((u64_at(symbol, 8).ok()?, u64_at(symbol, 16).ok()?))
+        let word = |at| self.symbols.array(at).map(u64::from_ne_bytes);
+        Some((word(at + 8)?, word(at + 16)?))
     }
 
-    fn name_of(&self, number: u32) -> Option<&str> {
+    fn name_of(&self, number: u32) -> Option<String> {
         let at = usize::try_from(number).ok()?.checked_mul(SYMBOL)?;
-        let name = usize::try_from(u32_at(&self.symbols, at).ok()?).ok()?;
-        let bytes = self.names.get(name..)?;
-        let end = bytes.iter().position(|byte| *byte == 0)?;
-        std::str::from_utf8(bytes.get(..end)?).ok()
+        let name = u32::from_ne_bytes(self.symbols.array(at)?);
+        let mut name_and_rest = self.names.clone();
+        name_and_rest.skip(usize::try_from(name).ok()?).ok()?;
+        name_and_rest.read_null_terminated_slice().ok()?.text()
     }
 }
 

@@ -30,6 +30,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::debug_file::DebugFile;
+use super::image::EXECUTABLE;
 use super::memory_left::MemoryLeft;
 use super::sources::Sources;
 use crate::async_name;
@@ -148,9 +149,14 @@ impl Symbolizer {
         self.panics
     }
 
-    /// Why lines are missing, where memory is.
+    /// Why lines or names are missing: where memory is, else of the first module that
+    /// lacks something.
     pub(crate) fn lack(&self) -> Option<String> {
-        self.files.values().find_map(|opened| opened.file.lack())
+        let of = |module: &ModuleFile| self.files.get(&id_of(module))?.file.lack();
+        let mut lacks = self.modules.iter().filter_map(of).peekable();
+        let first = lacks.peek().cloned();
+        let lack = lacks.find(|lack| lack.is_of_memory).or(first)?;
+        Some(lack.reason)
     }
 
     /// Has the look-up of this address panic.
@@ -269,22 +275,22 @@ impl Symbolizer {
         let is_due = self
             .files
             .get(&id)
-            .is_none_or(|opened| opened.file.lack().is_some() && opened.at.elapsed() >= TRY_AGAIN);
+            .is_none_or(|opened| opened.file.lacks_memory() && opened.at.elapsed() >= TRY_AGAIN);
         if is_due {
             let range = module.range.clone();
             self.cache.retain(|address, _| !range.contains(address));
             self.files.remove(&id);
-            self.lacking = self.lack().is_some();
+            self.lacking = self.files.values().any(|opened| opened.file.lacks_memory());
         }
     }
 
     fn open(&mut self, module: &ModuleFile) -> &mut DebugFile {
         let left = self.left;
         let opened = self.files.entry(id_of(module)).or_insert_with(|| Opened {
-            file: DebugFile::open(&module.path, module.build_id.as_deref(), left),
+            file: DebugFile::open(module, left),
             at: Instant::now(),
         });
-        self.lacking |= opened.file.lack().is_some();
+        self.lacking |= opened.file.lacks_memory();
         &mut opened.file
     }
 }
@@ -309,7 +315,6 @@ fn bare_in(module: &ModuleFile, address: u64) -> Frame {
 }
 
 fn name_of(module: &ModuleFile) -> Option<Arc<str>> {
-    const EXECUTABLE: &str = "/proc/self/exe";
     if module.path != Path::new(EXECUTABLE) {
         return Some(module.path.file_name()?.to_string_lossy().into());
     }
@@ -348,7 +353,7 @@ fn frames_at(file: &mut DebugFile, relative: u64, bare: &Frame) -> Vec<Frame> {
     let found = file.find(relative).into_iter();
     found
         .map(|found| Frame {
-            function: found.function.map(|name| demangle(&name)),
+            function: found.function.as_deref().map(demangle),
             file: found.file.map(Into::into),
             line: found.line,
             column: found.column,

@@ -6,12 +6,15 @@ use gimli::{CompleteLineProgram, Dwarf, LineSequence, Unit, UnitOffset, UnitRef}
 
 use super::entry::Entry;
 use super::ranges::Ranges;
-use super::units::Slice;
+use super::slice::Slice;
+use super::split::SplitUnit;
 
 /// A unit, with what has been read of it.
 #[derive(Debug)]
 pub(super) struct OneUnit {
     pub(super) unit: Unit<Slice>,
+    /// What was split off, of a skeleton.
+    split: Option<SplitUnit>,
     functions: OnceLock<Ranges<UnitOffset>>,
     lines: OnceLock<Option<Lines>>,
 }
@@ -30,9 +33,10 @@ pub(super) struct Place {
 }
 
 impl OneUnit {
-    pub(super) fn new(unit: Unit<Slice>) -> Self {
+    pub(super) const fn new(unit: Unit<Slice>, split: Option<SplitUnit>) -> Self {
         OneUnit {
             unit,
+            split,
             functions: OnceLock::new(),
             lines: OnceLock::new(),
         }
@@ -54,16 +58,35 @@ impl OneUnit {
             Some(Some(lines)) => lines.sequences.capacity() * SEQUENCE + files * FILE,
             _ => 0,
         };
-        ABBREVIATIONS + files * FILE + functions + sequences
+        let split = self.split.as_ref().map_or(0, SplitUnit::bytes);
+        ABBREVIATIONS + files * FILE + functions + sequences + split
+    }
+
+    /// The unit that has the entries of its functions.
+    pub(super) fn described_by(&self) -> &Unit<Slice> {
+        self.split.as_ref().map_or(&self.unit, |split| &split.unit)
+    }
+
+    /// The same, with its sections.
+    pub(super) fn described<'a>(&'a self, dwarf: &'a Dwarf<Slice>) -> UnitRef<'a, Slice> {
+        match &self.split {
+            Some(split) => UnitRef::new(&split.dwarf, &split.unit),
+            None => UnitRef::new(dwarf, &self.unit),
+        }
+    }
+
+    /// Whether its functions are in another file.
+    pub(super) const fn is_split(&self) -> bool {
+        self.split.is_some()
     }
 
     pub(super) fn functions(&self, dwarf: &Dwarf<Slice>) -> gimli::Result<&Ranges<UnitOffset>> {
         if let Some(functions) = self.functions.get() {
             return Ok(functions);
         }
-        let unit = UnitRef::new(dwarf, &self.unit);
+        let unit = self.described(dwarf);
         let mut functions = Ranges::default();
-        let mut entries = self.unit.entries_raw(None)?;
+        let mut entries = unit.unit.entries_raw(None)?;
         while !entries.is_empty() {
             let offset = entries.next_offset();
             let Some(abbreviation) = entries.read_abbreviation()? else {
@@ -124,32 +147,39 @@ impl OneUnit {
                 gimli::ColumnType::Column(column) => u32::try_from(column.get()).unwrap_or(0),
             };
             Place {
-                file: self.file(dwarf, file),
+                file: file_of(UnitRef::new(dwarf, &self.unit), file),
                 line,
                 column: line.map(|_| column),
             }
         }))
     }
 
-    /// The path of a file of the unit's table, as the compiler knew it.
+    /// The path of a file by the number that an entry has.
     pub(super) fn file(&self, dwarf: &Dwarf<Slice>, index: u64) -> Option<String> {
-        let header = self.unit.line_program.as_ref()?.header();
-        let file = header.file(index)?;
-        let text = |value| {
-            let text = dwarf.attr_string(&self.unit, value).ok()?;
-            Some(text.to_string_lossy().into_owned())
-        };
-        let mut path = std::path::PathBuf::new();
-        if let Some(directory) = &self.unit.comp_dir {
-            path.push(&*directory.to_string_lossy());
+        let described = self.described(dwarf);
+        // A part has a table of its own, or shares that of its skeleton.
+        if described.line_program.is_some() {
+            return file_of(described, index);
         }
-        // Directory 0 is that of the unit.
-        if file.directory_index() != 0
-            && let Some(directory) = file.directory(header).and_then(text)
-        {
-            path.push(directory);
-        }
-        path.push(text(file.path_name())?);
-        Some(path.to_string_lossy().into_owned())
+        file_of(UnitRef::new(dwarf, &self.unit), index)
     }
+}
+
+/// The path of a file of the unit's table, as the compiler knew it.
+fn file_of(unit: UnitRef<'_, Slice>, index: u64) -> Option<String> {
+    let header = unit.line_program.as_ref()?.header();
+    let file = header.file(index)?;
+    let text = |value| unit.attr_string(value).ok()?.text();
+    let mut path = std::path::PathBuf::new();
+    if let Some(directory) = unit.comp_dir.as_ref().and_then(Slice::text) {
+        path.push(directory);
+    }
+    // Directory 0 is that of the unit.
+    if file.directory_index() != 0
+        && let Some(directory) = file.directory(header).and_then(text)
+    {
+        path.push(directory);
+    }
+    path.push(text(file.path_name())?);
+    Some(path.to_string_lossy().into_owned())
 }

@@ -1,10 +1,9 @@
 //! Which unit of debug info an address belongs to.
 
-use gimli::{Dwarf, EndianSlice, NativeEndian, Unit, UnitHeader, UnitType};
+use gimli::{Dwarf, Unit, UnitHeader, UnitType};
 
 use super::ranges::Ranges;
-
-pub(super) type Slice = EndianSlice<'static, NativeEndian>;
+use super::slice::Slice;
 
 /// All units of a file, by offset and by address.
 #[derive(Debug, Default)]
@@ -62,7 +61,7 @@ impl UnitIndex {
         offset: usize,
     ) -> gimli::Result<()> {
         let before = self.ranges.len();
-        let unit = without_lines(dwarf, header)?;
+        let unit = without_lines(dwarf, header.clone())?;
         let mut ranges = dwarf.unit_ranges(&unit)?;
         while let Some(range) = ranges.next()? {
             self.ranges.push(range, offset);

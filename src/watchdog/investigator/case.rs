@@ -7,30 +7,33 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::cause::{self, Evidence};
 use crate::clock::Calibrated;
 use crate::delivery::Message;
-use crate::detector::{Spent, Told, WorkerSeen};
+use crate::detector::{Told, WorkerSeen};
 use crate::driven::Driven;
 use crate::explain::{Explainer, Job, Sent};
-use crate::os::{Captured, Capturer, Doing, Miss, SignalUse, Subject};
+use crate::os::{Capturer, SignalUse, Subject};
 use crate::owner::Ownership;
 use crate::probes::Probes;
-use crate::registry::registry;
+use crate::registry::{lock, registry};
 use crate::runtime::Runtime;
-use crate::stall::{Frame, Phase, Stack, StallId, StallKind};
+use crate::severity::Thresholds;
+use crate::stall::{Frame, Phase, StallId, StallKind};
 use crate::supply::{self, Supplied};
-use crate::track;
+use crate::track::{self, KnownStuck};
 use crate::trim;
 use crate::watchdog::investigator::Capturers;
 use crate::watchdog::investigator::lacks::Lacks;
 use crate::watchdog::investigator::open::Open;
+use crate::watchdog::investigator::profile::{Extent, Pace, room_among};
 use crate::watchdog::shared::{Request, Shared};
 use crate::watchdog::stalled_thread::StalledThread;
 use crate::watchdog::transition::{Finding, Transition};
 
-/// How many looks may try to get the stack of one event: a thread that
-/// blocks shortly and often moves under our eyes.
-const TRIES: u8 = 5;
 /// How many stalls in progress are looked at; more are those whose end was lost.
 const MAX_OPEN: usize = 1024;
+
+/// How far reports may be behind with where the time of a stall in progress went; of a
+/// young one it is a sixteenth of its age.
+const SHOWN_EVERY_NS: u64 = 1_000_000_000;
 
 /// In a [`Subject`]'s id: a turn, not a stall.
 const TURN: u64 = 1 << 63;
@@ -45,6 +48,7 @@ pub(crate) struct CaseSettings {
     pub(crate) signals: Option<SignalUse>,
     pub(crate) explainer: Explainer,
     pub(crate) driven: Arc<Driven>,
+    pub(crate) thresholds: Thresholds,
     /// From when on a tracked future counts as stuck.
     pub(crate) stuck_after_ns: Option<u64>,
     pub(crate) short_slices: bool,
@@ -53,14 +57,26 @@ pub(crate) struct CaseSettings {
     pub(crate) _supplied: Supplied,
 }
 
+impl CaseSettings {
+    pub(super) fn pace(&self) -> Pace {
+        Pace {
+            tick_ns: self.shared.tick_ns,
+            thresholds: self.thresholds,
+        }
+    }
+}
+
 /// The stalls of one watchdog.
 #[derive(Debug)]
 pub(crate) struct Case {
-    settings: CaseSettings,
-    probes: Probes,
+    pub(super) settings: CaseSettings,
+    pub(super) probes: Probes,
     open: HashMap<u64, Open>,
+    known_stuck: KnownStuck,
+    /// How many stacks each of them may have.
+    pub(super) stacks_each: usize,
     next_stuck_ns: Option<u64>,
-    lacks: Lacks,
+    pub(super) lacks: Lacks,
 }
 
 impl Case {
@@ -69,6 +85,8 @@ impl Case {
             settings,
             probes: Probes::default(),
             open: HashMap::new(),
+            known_stuck: KnownStuck::default(),
+            stacks_each: room_among(0),
             next_stuck_ns: None,
             lacks: Lacks::default(),
         }
@@ -117,9 +135,12 @@ impl Case {
         self.probes.forget_ended();
         let mut next_ns = self.next_stuck_ns;
         let mut open = std::mem::take(&mut self.open);
+        self.stacks_each = room_among(open.len());
         for stall in open.values_mut() {
             if stall.next_ns <= now_ns {
-                self.go_on(stall, now_ns, capturers);
+                stall.next_ns = self.next_look_ns(&stall.told, now_ns);
+                self.look(stall, capturers);
+                self.show(stall, now_ns);
             }
             next_ns = Some(next_ns.map_or(stall.next_ns, |next_ns| next_ns.min(stall.next_ns)));
         }
@@ -131,21 +152,23 @@ impl Case {
     fn find(&mut self, transition: &Transition, capturers: &mut Capturers) {
         let told = &transition.told;
         let known = self.open.remove(&told.id);
-        let mut open = known.unwrap_or_else(|| Open::new(transition));
+        let mut open = known.unwrap_or_else(|| Open::new(transition, self.settings.pace()));
         open.told = *told;
         open.turn = transition.turn;
         open.note(transition.doing);
         let now_ns = self.settings.clock.now_ns();
+        if told.is_starved && told.phase == Phase::Started {
+            self.say_why_starved(told);
+        }
         if !transition.is_over {
-            open.tries_left = TRIES;
-            self.look(&mut open, now_ns, capturers);
-        } else if told.phase == Phase::Ended
-            && let Some(addresses) = self.last_words(&open, capturers)
-        {
-            self.explain(&mut open, addresses, capturers);
+            open.have_next_stack(0);
+            self.look(&mut open, capturers);
+        } else if told.phase == Phase::Ended {
+            self.take_last_words(&mut open, capturers);
         }
         let judgement = cause::judge(&Evidence {
             shares: told.shares,
+            is_starved: told.is_starved,
             suspended_ns: told.suspended_ns,
             duration_ns: told.duration_ns,
             last: open.last.or(transition.doing),
@@ -158,20 +181,24 @@ impl Case {
             }
             StallKind::Poll => None,
         };
-        let stack = open.stack.take();
+        // Held until all is sent: what is seen of one stall is sent in its order.
+        let mut profile = lock(&open.profile);
+        profile.extend(Extent::of(told), judgement);
+        let seen = profile.whereabouts();
+        profile.is_awaited = !seen.is_complete;
         let finding = Finding {
             serial: transition.serial,
             id: transition.id(),
-            judgement: judgement.refined(stack.as_ref()),
+            judgement,
             one_poll,
             polls: open.tasks.polls.max(told.shares.polls),
-            stack,
-            stacks_coming: std::mem::take(&mut open.stacks_coming),
+            seen,
             stacks_are_prompt: self.settings.explainer.is_prompt(),
         };
         self.settings.shared.ledger().update(&finding);
         let message = Message::Finding(finding);
         self.settings.shared.delivery.send(&message);
+        drop(profile);
         if !transition.is_over {
             open.next_ns = self.next_look_ns(told, now_ns);
             if self.open.len() >= MAX_OPEN
@@ -183,182 +210,35 @@ impl Case {
         }
     }
 
+    /// Of many stalls for want of a CPU one a minute comes here.
+    fn say_why_starved(&self, told: &Told) {
+        let shares = told.shares;
+        let all_ns = shares.cpu_ns + shares.waiting_ns + shares.blocked_ns;
+        if let Some(percent) = (shares.waiting_ns * 100).checked_div(all_ns) {
+            let reason = crate::os::cpu_shortage().into();
+            let message = Message::Starving { percent, reason };
+            self.settings.shared.delivery.send(&message);
+        }
+    }
+
+    /// Has reports know what was seen of a stall since it was last told of: of one that
+    /// never ends nothing more is told.
+    fn show(&self, open: &mut Open, now_ns: u64) {
+        if now_ns < open.next_shown_ns {
+            return;
+        }
+        let age_ns = now_ns.saturating_sub(open.told.start_ns);
+        open.next_shown_ns = now_ns.saturating_add((age_ns / 16).min(SHOWN_EVERY_NS));
+        let profile = lock(&open.profile);
+        let (by_times, seen) = (profile.by_times, profile.whereabouts());
+        let id = StallId(open.told.id);
+        self.settings.shared.ledger().see(id, by_times, &seen);
+    }
+
     /// A tick later while a stall is young, ever later as it grows old.
     fn next_look_ns(&self, told: &Told, now_ns: u64) -> u64 {
         let age_ns = now_ns.saturating_sub(told.start_ns);
         now_ns.saturating_add(self.settings.shared.tick_ns.max(age_ns / 64))
-    }
-
-    fn go_on(&mut self, open: &mut Open, now_ns: u64, capturers: &mut Capturers) {
-        open.next_ns = self.next_look_ns(&open.told, now_ns);
-        self.look(open, now_ns, capturers);
-    }
-
-    fn thread_of(&self, open: &Open) -> Option<StalledThread> {
-        StalledThread::of(&open.told, open.turn, &self.settings.runtime)
-    }
-
-    fn look(&mut self, open: &mut Open, now_ns: u64, capturers: &mut Capturers) {
-        open.last = None;
-        let Some(thread) = self.thread_of(open) else {
-            return;
-        };
-        let runtime = &self.settings.runtime;
-        let is_current = || thread.is_current(runtime);
-        if !is_current() {
-            return;
-        }
-        let spent = self
-            .probes
-            .of(thread.number)
-            .ok()
-            .and_then(crate::os::ThreadProbe::spent);
-        if open.tries_left > 0
-            && let Some(captured) = self.capture(open, &thread, capturers)
-        {
-            open.note_task(&captured, now_ns);
-            self.take(captured, open, capturers);
-        }
-        if !open.last.is_some_and(Doing::is_asleep) {
-            let looks = open.looks();
-            let doing = self
-                .probes
-                .of(thread.number)
-                .ok()
-                .and_then(|probe| probe.doing(looks));
-            // A worker that has gone on since may have parked.
-            let doing = doing.filter(|_| thread.is_current(&self.settings.runtime));
-            open.last = doing.or(open.last);
-        }
-        open.note(open.last);
-        if open.told.kind == StallKind::Turn {
-            self.look_for_one_poll(open, &thread, spent, now_ns, capturers);
-        }
-    }
-
-    fn look_for_one_poll(
-        &mut self,
-        open: &mut Open,
-        thread: &StalledThread,
-        spent: Option<Spent>,
-        now_ns: u64,
-        capturers: &mut Capturers,
-    ) {
-        open.sleep.look(now_ns, open.last, spent);
-        if open.tasks.are_due(now_ns)
-            && !open.last.is_some_and(Doing::is_asleep)
-            && let Some(captured) = self.capture(open, thread, capturers)
-        {
-            open.note_task(&captured, now_ns);
-        }
-    }
-
-    /// What the stalled thread does, and its stack; `None` where stacks are switched off.
-    fn capture(
-        &mut self,
-        open: &Open,
-        thread: &StalledThread,
-        capturers: &mut Capturers,
-    ) -> Option<Result<Captured, Miss>> {
-        let capturer = capturers.of(self.settings.signals?);
-        let stack = &registry().thread(thread.number)?.stack;
-        let subject = Subject {
-            id: open.told.id,
-            anchor: thread.anchor,
-            still: &|| thread.is_current(&self.settings.runtime),
-        };
-        let probe = self.probes.of(thread.number);
-        Some(probe.and_then(|probe| capturer.capture(probe, stack, &subject)))
-    }
-
-    /// The stack that the thread of a stall that is over has left behind.
-    fn last_words(&self, open: &Open, capturers: &mut Capturers) -> Option<Vec<u64>> {
-        let capturer = capturers.of(self.settings.signals?);
-        let thread = self.thread_of(open)?;
-        let subject = Subject {
-            id: open.told.id,
-            anchor: thread.anchor,
-            still: &|| false,
-        };
-        let start_ns = open.told.start_ns;
-        let end_ns = start_ns.saturating_add(open.told.duration_ns);
-        let was_in_it = |at| (start_ns..=end_ns).contains(&self.settings.clock.ns_of(at));
-        let captured = capturer.last_words(thread.tid()?, &subject, &was_in_it)?;
-        captured.stack.ok()
-    }
-
-    fn take(
-        &mut self,
-        captured: Result<Captured, Miss>,
-        open: &mut Open,
-        capturers: &mut Capturers,
-    ) {
-        open.tries_left -= 1;
-        let (doing, stack) = match captured {
-            Ok(captured) => (Some(captured.doing), captured.stack),
-            Err(miss) => (None, Err(miss)),
-        };
-        open.last = doing;
-        let was_running = doing == Some(Doing::Running);
-        let miss = match stack {
-            Ok(addresses) => {
-                open.tries_left = 0;
-                self.lacks.note_stack(was_running, &self.settings.shared);
-                return self.explain(open, addresses, capturers);
-            }
-            Err(miss) => miss,
-        };
-        if miss.is_lasting() {
-            open.tries_left = 0;
-            self.lacks
-                .note_miss(miss, was_running, &self.settings.shared);
-        }
-        if matches!(miss, Miss::Late | Miss::Queued | Miss::Busy) {
-            // Nothing has been tried yet, or the answer may still come.
-            open.tries_left += 1;
-        }
-        if open.tries_left == 0 {
-            let shared = &self.settings.shared;
-            shared.stack_misses.fetch_add(1, Relaxed);
-            // Not for ever, but no chance either.
-            if miss == Miss::Unproven {
-                self.lacks.note_miss(miss, was_running, shared);
-            }
-        }
-    }
-
-    /// Has a stack symbolized, for the next event.
-    fn explain(&self, open: &mut Open, addresses: Vec<u64>, capturers: &mut Capturers) {
-        let Some(signals) = self.settings.signals else {
-            return;
-        };
-        let id = StallId(open.told.id);
-        let of_turn = open.told.poll.is_none();
-        let shared = Arc::clone(&self.settings.shared);
-        let ownership = Arc::clone(&self.settings.ownership);
-        let sent = self.settings.explainer.send(Job {
-            addresses,
-            modules: capturers.of(signals).modules().into(),
-            reply: Box::new(move |frames| {
-                let stack = frames
-                    .ok()
-                    .and_then(|frames| stack_of(frames, of_turn, &ownership));
-                if let Some(stack) = &stack {
-                    shared.ledger().attach(id, stack);
-                }
-                shared.delivery.send(&Message::Stack(id, stack));
-            }),
-        });
-        match sent {
-            Sent::AtHand(frames) => {
-                let stack = stack_of(frames, of_turn, &self.settings.ownership);
-                open.stack = Stack::better(open.stack.take(), stack);
-            }
-            Sent::Queued => open.stacks_coming += 1,
-            Sent::Rejected => {
-                self.settings.shared.stack_misses.fetch_add(1, Relaxed);
-            }
-        }
     }
 
     /// Takes the stack of a current-thread runtime's thread, to see whether it
@@ -421,7 +301,8 @@ impl Case {
             return;
         }
         let runtime = self.settings.runtime.id();
-        for task in track::newly_stuck(self.settings.clock, runtime, after_ns) {
+        let clock = self.settings.clock;
+        for task in self.known_stuck.newly(clock, runtime, after_ns) {
             let message = Message::Stuck(Arc::new(task));
             self.settings.shared.delivery.send(&message);
         }
@@ -430,10 +311,4 @@ impl Case {
         let any = track::any(runtime);
         self.next_stuck_ns = any.then(|| now_ns + after_ns / 8);
     }
-}
-
-fn stack_of(frames: Vec<Frame>, of_turn: bool, ownership: &Ownership) -> Option<Stack> {
-    // Its thread may have handed the worker on.
-    let elsewhere = of_turn && trim::passes_block_in_place(&frames);
-    (!elsewhere).then(|| trim::stack_of(frames, ownership))
 }

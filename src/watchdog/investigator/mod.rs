@@ -8,8 +8,13 @@
 
 mod case;
 mod lacks;
+mod moment;
 mod one_poll;
 mod open;
+mod places;
+mod profile;
+mod sampling;
+mod tally;
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::{AcqRel, Acquire};

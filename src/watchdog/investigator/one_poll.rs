@@ -74,31 +74,12 @@ pub(crate) struct Tasks {
     task: Unchanged<u64>,
     /// Polls there were at least: between two tasks is the end of one.
     pub(crate) polls: u64,
-    next_ns: u64,
-    /// Since when a thread is asked that has not answered yet.
-    asked_ns: Option<u64>,
 }
 
 impl Tasks {
-    /// Whether to look now: ever more rarely, some twenty times while an age grows tenfold.
-    pub(crate) const fn are_due(&self, now_ns: u64) -> bool {
-        now_ns >= self.next_ns
-    }
-
-    /// The thread is asked now, and may answer a tick later: that must not make the looks
-    /// rarer.
-    pub(crate) fn ask(&mut self, now_ns: u64) {
-        self.asked_ns.get_or_insert(now_ns);
-    }
-
-    pub(crate) fn look(&mut self, now_ns: u64, age_ns: u64, task: Option<u64>) {
-        let asked_ns = self.asked_ns.take().unwrap_or(now_ns);
-        let Some(task) = task else {
-            self.next_ns = now_ns + age_ns / 32;
-            return;
-        };
-        self.next_ns = asked_ns + age_ns / 8;
-        self.polls += u64::from(self.task.look(now_ns, task));
+    /// Its thread was polling this task.
+    pub(crate) fn look(&mut self, at_ns: u64, task: u64) {
+        self.polls += u64::from(self.task.look(at_ns, task));
     }
 
     /// How sure it is that a turn of this length was one poll. Never high: a task
@@ -144,8 +125,7 @@ mod tests {
         let look = |tasks: &[u64]| {
             let mut seen = Tasks::default();
             for (at, task) in (1..).zip(tasks) {
-                assert!(seen.are_due(at * 10 * MS));
-                seen.look(at * 10 * MS, 0, Some(*task));
+                seen.look(at * 10 * MS, *task);
             }
             seen
         };
@@ -157,19 +137,6 @@ mod tests {
         let many = look(&[5, 6, 5, 5, 7, 7, 8, 5, 9, 9]);
         assert_eq!(many.says(110 * MS), None);
         assert_eq!(many.polls, 7);
-    }
-
-    #[test]
-    fn looks_at_tasks_grow_rare() {
-        let mut tasks = Tasks::default();
-        let looks = (10..1_000).filter(|at_ms| {
-            let due = tasks.are_due(at_ms * MS);
-            if due {
-                tasks.look(at_ms * MS, at_ms * MS, Some(1));
-            }
-            due
-        });
-        assert_eq!(looks.count(), 37);
     }
 
     #[test]

@@ -1,0 +1,1 @@
+// Nothing in the program is to be changed.
