@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::advice::{self, Advice};
+use crate::async_name::is_bare;
 use crate::cause::Judgement;
 use crate::escape::part;
 use crate::function_name;
@@ -248,6 +249,11 @@ impl Frame {
             return format!("{module}::{short}");
         }
         short
+    }
+
+    /// Whether debug info gives it no name of its own.
+    pub(crate) fn has_no_name(&self) -> bool {
+        self.function.as_deref().is_some_and(is_bare)
     }
 
     /// The short function as it is shown.

@@ -18,7 +18,8 @@ pub(super) const MAX_TASKS: usize = 32;
 /// By what stalls are one finding: the function they are in and the cause, else
 /// the task's name. A stall with [several places](Stall::places) is in several findings.
 ///
-/// Not the line, which changes from build to build; nor the path, which changes
+/// Not the line, which changes from build to build, but for an `async fn` or closure that
+/// has no name in the debug info, as with line tables alone; nor the path, which changes
 /// from machine to machine.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -32,14 +33,17 @@ impl Fingerprint {
             (Some(frame), _, _) => {
                 let file = frame.file().and_then(|file| file.rsplit('/').next());
                 let file = part(file.unwrap_or_default());
-                // Not by what the source says: it is not where the program runs next.
+                // Not by what the source says: it is not where the program runs next. Of
+                // those without a name, several are awaited by one function.
                 let name = frame.name_in_debug_info();
+                let line = frame.line().filter(|_| frame.has_no_name());
+                let line = line.map_or_else(String::new, |line| format!(":{line}"));
                 // A library's function is called from many places, to be mended each.
                 let caller = stack.and_then(Stack::called_from);
                 let whom = caller.map(Frame::name_in_debug_info);
                 let whom = whom.as_deref().or_else(|| stack?.on_behalf_of());
                 let whom = whom.map_or_else(String::new, |whom| format!(" for {}", part(whom)));
-                format!("{} {file}{whom}", part(&name))
+                format!("{} {file}{line}{whom}", part(&name))
             }
             (None, Some(task), _) => format!("task {}", part(task.name())),
             (None, None, Some(worker)) => format!("worker {worker}"),
