@@ -4,11 +4,14 @@
 
 use crate::blocking::Detection;
 
+mod caller;
 mod calls;
 mod capture;
+mod code;
 #[cfg(test)]
 mod cost;
 mod debug_file;
+mod depth;
 mod dwarf;
 #[cfg(all(test, target_arch = "x86_64"))]
 #[allow(clippy::print_stdout, clippy::unwrap_used)]
@@ -20,8 +23,11 @@ mod event;
 mod files;
 mod frame;
 mod handler;
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+mod instruction;
 #[cfg(all(feature = "interpose", target_env = "gnu"))]
 mod interpose;
+mod known;
 mod loaded;
 mod memory;
 mod memory_left;
@@ -29,6 +35,8 @@ mod modules;
 mod own;
 mod own_stack;
 mod position;
+#[cfg(all(test, target_arch = "x86_64"))]
+mod proof_tests;
 mod ranges;
 mod region;
 mod request;

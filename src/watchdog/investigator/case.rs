@@ -319,7 +319,7 @@ impl Case {
             let shared = &self.settings.shared;
             shared.stack_misses.fetch_add(1, Relaxed);
             // Not for ever, but no chance either.
-            if miss == Miss::Unproven {
+            if matches!(miss, Miss::Unproven | Miss::NoTables) {
                 self.lacks.note_miss(miss, was_running, shared);
             }
         }
