@@ -232,7 +232,7 @@
 //! | stocks | 0.7 MiB, 14 KiB for each CPU up to 64, 48 KiB for tracked futures |
 //! | tracked futures | 65,536 of some 200 bytes |
 //! | copies of stacks | 1 MiB, and eight buffers of 256 KiB, made as they are needed; up to 16 MiB each for larger stacks, until the request is over; where its handler is still at work then, until the buffer is used again |
-//! | unwind tables | as large as `.eh_frame` and `.eh_frame_hdr` of all modules, once for each different setting of `signal` that watchdogs use |
+//! | unwind tables | as large as `.eh_frame` and `.eh_frame_hdr` of all modules, once for each different setting of `signal` that watchdogs use; and 128 KiB of what is known of calls |
 //! | symbolizer | results 2 MiB, units of debug info 4 MiB, an index; [`docs::stacks`](crate::docs::stacks) has what was measured. Debug info that is compressed 64 MiB; less where a limit or a control group leaves too little |
 //!
 //! Only the symbolizer asks what is left before it takes memory. The rest is allocated as

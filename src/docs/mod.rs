@@ -209,6 +209,13 @@ pub mod stacks {
     //! - Where it is not known where a blocked thread's stack ends, 256 KiB are copied. What
     //!   is longer is not proven, and there is no stack.
     //! - A thread on a coroutine's stack has no stack.
+    //! - From the thread's place on, each return address must follow a call that can have led
+    //!   to the next inner function: one of it, of what jumps to it, or by pointer. A stack
+    //!   with another is not proven.
+    //! - A function without an unwind table is passed if it was called directly and its
+    //!   instructions say how much it has on the stack, or if it runs with a frame pointer and
+    //!   nothing else on its stack can be its caller. Otherwise there is no stack: code that
+    //!   is made at run time and waits for the kernel has none.
     //!
     //! # What it costs
     //! `cargo test --release --lib what_a_capture_costs -- --ignored --nocapture`

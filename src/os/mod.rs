@@ -191,6 +191,8 @@ pub(crate) enum Miss {
     Moved,
     /// It could not be unwound to where it must lead.
     Unproven,
+    /// A function on it has no unwind table, and its caller could not be proven.
+    NoTables,
     /// The handler has not run yet; it may still.
     Late,
     /// It was not seen computing for so long that it is unlikely to wait next.
@@ -253,9 +255,13 @@ impl Miss {
     /// Whether it will not be otherwise the next time, so that it is worth saying.
     pub(crate) const fn is_lasting(self) -> bool {
         match self {
-            Miss::Gone | Miss::Moved | Miss::Unproven | Miss::Late | Miss::Queued | Miss::Busy => {
-                false
-            }
+            Miss::Gone
+            | Miss::Moved
+            | Miss::Unproven
+            | Miss::NoTables
+            | Miss::Late
+            | Miss::Queued
+            | Miss::Busy => false,
             Miss::NotPermitted
             | Miss::NoProc
             | Miss::NoDescriptors
@@ -280,7 +286,14 @@ impl fmt::Display for Miss {
         f.write_str(match self {
             Miss::Gone => "the thread is gone",
             Miss::Moved => "the thread has moved on",
-            Miss::Unproven => "the stack could not be unwound",
+            Miss::Unproven => {
+                "the stack could not be proven: a return address does not follow a call that \
+                 can have led there"
+            }
+            Miss::NoTables => {
+                "a function on the stack has neither an unwind table nor a frame pointer that \
+                 proves its caller: compile C code with `-fasynchronous-unwind-tables`"
+            }
             Miss::Late => "the thread did not answer",
             Miss::Queued => "the thread was not seen to compute for long enough",
             Miss::Busy => "other captures were under way",

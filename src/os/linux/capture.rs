@@ -189,7 +189,7 @@ impl Capturer {
             lr: 0,
         };
         let stack = self.unwind(registers, of.anchor);
-        if stack == Err(Miss::Unproven) && is_elsewhere(target, sp) {
+        if matches!(stack, Err(Miss::Unproven | Miss::NoTables)) && is_elsewhere(target, sp) {
             return Err(Miss::ForeignStack);
         }
         // Where it was when it was asked, if it has answered since, is older.

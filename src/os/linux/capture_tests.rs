@@ -16,7 +16,7 @@ pub(crate) fn of_this_thread() -> (i32, OwnStack) {
 }
 
 /// A thread at work until this is dropped, to be captured.
-struct Subjected {
+pub(crate) struct Subjected {
     over: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
     probe: ThreadProbe,
@@ -29,7 +29,7 @@ struct Subjected {
 static ALONE: Mutex<()> = Mutex::new(());
 
 impl Subjected {
-    fn new(size: usize, work: impl Fn(&dyn Fn() -> bool) + Send + 'static) -> Self {
+    pub(crate) fn new(size: usize, work: impl Fn(&dyn Fn() -> bool) + Send + 'static) -> Self {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let over = Arc::new(AtomicBool::new(false));
         let (send, receive) = mpsc::channel();
@@ -66,7 +66,11 @@ impl Subjected {
     }
 
     /// Until there is an answer of this kind; other tests take the CPUs meanwhile.
-    fn until(&mut self, anchor: Option<u64>, is_it: impl Fn(&Captured) -> bool) -> Captured {
+    pub(crate) fn until(
+        &mut self,
+        anchor: Option<u64>,
+        is_it: impl Fn(&Captured) -> bool,
+    ) -> Captured {
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
             let captured = self.capture(1, anchor);
@@ -78,7 +82,7 @@ impl Subjected {
         }
     }
 
-    fn names(&self, addresses: &[u64]) -> Vec<String> {
+    pub(crate) fn names(&self, addresses: &[u64]) -> Vec<String> {
         let frames = crate::os::Symbolizer::default().symbolize(addresses, self.capturer.modules());
         let names = frames.iter().filter_map(|frame| frame.function());
         names.map(str::to_owned).collect()

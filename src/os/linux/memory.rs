@@ -57,6 +57,12 @@ pub(crate) fn array<const LENGTH: usize>(from: u64) -> Option<[u8; LENGTH]> {
     (read == LENGTH).then_some(bytes)
 }
 
+/// Fills `into` with what lies at an address, up to where nothing is mapped; how much it was.
+pub(crate) fn fill(from: u64, into: &mut [u8]) -> usize {
+    // SAFETY: the slice is valid for writes of its own length.
+    unsafe { read(from, into.as_mut_ptr(), into.len()) }
+}
+
 /// # Safety
 /// `to` must be valid for writes of `length` bytes.
 unsafe fn read(from: u64, to: *mut u8, length: usize) -> usize {

@@ -5,13 +5,16 @@
 use crate::blocking::Detection;
 
 mod apart;
+mod caller;
 mod calls;
 mod capture;
+mod code;
 mod computing;
 #[cfg(test)]
 mod cost;
 mod cpu_shortage;
 mod debug_file;
+mod depth;
 mod directed;
 mod dwarf;
 #[cfg(all(test, target_arch = "x86_64"))]
@@ -25,8 +28,11 @@ mod files;
 mod frame;
 mod handler;
 mod image;
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+mod instruction;
 #[cfg(all(feature = "interpose", target_env = "gnu"))]
 mod interpose;
+mod known;
 mod loaded;
 mod memory;
 mod memory_left;
@@ -35,6 +41,8 @@ mod own;
 mod own_stack;
 mod paged;
 mod position;
+#[cfg(all(test, target_arch = "x86_64"))]
+mod proof_tests;
 mod ranges;
 mod region;
 mod request;

@@ -6,6 +6,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use gimli::{BaseAddresses, EhFrame, NativeEndian, UnwindSection};
+
 use crate::os::ModuleFile;
 use crate::os::platform::loaded::{Generation, Loaded, LoadedModule, generation};
 use crate::os::platform::{memory, sections};
@@ -79,10 +81,15 @@ pub(crate) enum Index {
 }
 
 impl Tables {
-    /// From where the function that holds this address begins to where the next does.
+    /// The function that holds this address. Between functions, and in those that no
+    /// table describes, there is none.
     pub(crate) fn function_at(&self, address: u64) -> Option<Range<u64>> {
         match &self.index {
-            Index::Header(at, header) => function_by_header(*at, header, address),
+            Index::Header(at, header) => {
+                let entry = entry_by_header(*at, header, address)?;
+                let function = self.function_of(entry)?;
+                function.contains(&address).then_some(function)
+            }
             Index::Functions(functions) => {
                 let after = functions.partition_point(|function| function.start <= address);
                 let found = functions.get(after.checked_sub(1)?)?;
@@ -90,30 +97,35 @@ impl Tables {
             }
         }
     }
+
+    fn function_of(&self, entry: u64) -> Option<Range<u64>> {
+        let frames = EhFrame::new(&self.frames, NativeEndian);
+        let bases = BaseAddresses::default().set_eh_frame(self.frames_address);
+        let offset = usize::try_from(entry.checked_sub(self.frames_address)?).ok()?;
+        let entry = frames.fde_from_offset(&bases, offset.into(), EhFrame::cie_from_offset);
+        let entry = entry.ok()?;
+        let start = entry.initial_address();
+        Some(start..start.saturating_add(entry.len()))
+    }
 }
 
-/// From the header's sorted table, of pairs of addresses relative to it in four bytes
-/// each (Linux Standard Base 5, "Exception Frames").
-fn function_by_header(header_address: u64, header: &[u8], address: u64) -> Option<Range<u64>> {
-    const PAIRS_RELATIVE_TO_HEADER: u8 = 0x3b;
-    const COUNT_4: u8 = 0x03;
-    let (&[_, _, count, pairs], rest) = header.split_first_chunk::<4>()?;
-    if (count, pairs) != (COUNT_4, PAIRS_RELATIVE_TO_HEADER) {
-        return None;
-    }
-    let (_, rest) = rest.split_first_chunk::<4>()?;
+/// How the header's table is to be written (Linux Standard Base 5, "Exception Frames"):
+/// a count of four bytes, and pairs of addresses relative to the header in four bytes each.
+const COUNT_4: u8 = 0x03;
+const PAIRS_RELATIVE_TO_HEADER: u8 = 0x3b;
+
+/// The address of the entry whose function begins last before this address.
+fn entry_by_header(header_address: u64, header: &[u8], address: u64) -> Option<u64> {
+    let (_, rest) = header.split_first_chunk::<8>()?;
     let (count, table) = rest.split_first_chunk::<4>()?;
     let count = usize::try_from(u32::from_ne_bytes(*count)).ok()?;
     let (pairs, _) = table.as_chunks::<8>();
     let pairs = pairs.get(..count)?;
-    let start_of = |pair: &[u8; 8]| {
-        let &[a, b, c, d, ..] = pair;
-        let offset = i64::from(i32::from_ne_bytes([a, b, c, d]));
-        header_address.wrapping_add_signed(offset)
-    };
-    let after = pairs.partition_point(|pair| start_of(pair) <= address);
-    let start = start_of(pairs.get(after.checked_sub(1)?)?);
-    Some(start..pairs.get(after).map_or(start, start_of))
+    let absolute =
+        |offset: [u8; 4]| header_address.wrapping_add_signed(i64::from(i32::from_ne_bytes(offset)));
+    let after = pairs.partition_point(|&[a, b, c, d, ..]| absolute([a, b, c, d]) <= address);
+    let &[.., a, b, c, d] = pairs.get(after.checked_sub(1)?)?;
+    Some(absolute([a, b, c, d]))
 }
 
 /// How often the loader's list is taken anew where libraries come and go meanwhile.
@@ -233,7 +245,7 @@ fn file_name(name: &[u8]) -> &OsStr {
 fn tables_at(header: Range<u64>, loads: &[Range<u64>]) -> Option<Tables> {
     const RELATIVE_SIGNED_4: u8 = 0x1b;
     let bytes = memory::copy(header.clone())?;
-    let (&[version, encoding, _, _], rest) = bytes.split_first_chunk::<4>()?;
+    let (&[version, encoding, count, pairs], rest) = bytes.split_first_chunk::<4>()?;
     let (offset, _) = rest.split_first_chunk::<4>()?;
     if version != 1 || encoding != RELATIVE_SIGNED_4 {
         return None;
@@ -246,8 +258,13 @@ fn tables_at(header: Range<u64>, loads: &[Range<u64>]) -> Option<Tables> {
     let mut frames = Vec::new();
     let length = usize::try_from(segment.end - frames_address).ok()?;
     memory::append(frames_address, length, &mut frames);
+    let index = if (count, pairs) == (COUNT_4, PAIRS_RELATIVE_TO_HEADER) {
+        Index::Header(header.start, Bytes::new(bytes))
+    } else {
+        Index::Functions(Arc::new(sections::functions(&frames, frames_address)?))
+    };
     Some(Tables {
-        index: Index::Header(header.start, Bytes::new(bytes)),
+        index,
         frames_address,
         frames: Bytes::new(frames),
     })

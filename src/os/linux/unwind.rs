@@ -1,15 +1,17 @@
 //! From registers and a copy of a stack to return addresses.
 
-use std::ops::Range;
-
 use framehop::{
     CacheNative, ExplicitModuleSectionInfo, FrameAddress, MayAllocateDuringUnwind,
     UnwindRegsNative, Unwinder as _, UnwinderNative,
 };
 
 use crate::os::Miss;
-use crate::os::platform::calls::{self, Call};
+use crate::os::platform::caller::{self, Caller, Place};
+use crate::os::platform::calls::{self, Agreement};
+use crate::os::platform::code::Code;
+use crate::os::platform::depth::Depth;
 use crate::os::platform::ends::Ends;
+use crate::os::platform::known::Known;
 use crate::os::platform::loaded::{Generation, generation};
 use crate::os::platform::modules::{self, Bytes, Index, Module};
 
@@ -19,11 +21,13 @@ const MAX_FRAMES: usize = 1 << 18;
 /// Stands for a frame pointer that is not known. Not 0, which framehop 0.16 takes
 /// for the end of the stack (`x86_64/unwind_rule.rs`); reading it must fail.
 const UNKNOWN: u64 = 8;
-/// How far above the stack pointer an unknown frame pointer is looked for, where
-/// the call before the return address proves it.
+/// How far above the stack pointer an unknown frame pointer is looked for.
 const SEARCH: u64 = 256 * 1024;
-/// The same where it proves nothing.
-const SHORT_SEARCH: u64 = 4096;
+/// In so many frames of one stack.
+const MOST_SEARCHES: u32 = 3;
+/// How many answers about calls and frames are kept.
+const KEPT_AGREEMENTS: usize = 4096;
+const KEPT_DEPTHS: usize = 256;
 
 /// A copy of a piece of a stack. It stays in memory and is never printed.
 #[derive(Default)]
@@ -73,7 +77,20 @@ struct Walk {
     addresses: Ends,
     at: FrameAddress,
     regs: UnwindRegsNative,
-    fp_known: bool,
+    /// The frame is what a signal's handler returns to.
+    of_signal: bool,
+    searches: u32,
+}
+
+impl Walk {
+    fn place(&self) -> Place {
+        Place {
+            pc: self.at.address(),
+            is_return: self.at.is_return_address(),
+            sp: self.regs.sp(),
+            fp: Some(frame_pointer(&self.regs)).filter(|fp| *fp != UNKNOWN),
+        }
+    }
 }
 
 /// Unwinds copies of stacks of this process; refreshes its tables as libraries come and go.
@@ -82,6 +99,11 @@ pub(crate) struct Unwinder {
     modules: Vec<Module>,
     inner: UnwinderNative<Bytes, MayAllocateDuringUnwind>,
     cache: CacheNative<MayAllocateDuringUnwind>,
+    /// Of a return address and an address further in.
+    agreements: Known<(u64, u64), Agreement>,
+    depths: Known<u64, Option<Depth>>,
+    /// How many frames may be left yet, of all that are tried for one stack.
+    frames_left: usize,
 }
 
 impl std::fmt::Debug for Unwinder {
@@ -97,6 +119,9 @@ impl Unwinder {
             modules: Vec::new(),
             inner: UnwinderNative::new(),
             cache: CacheNative::new(),
+            agreements: Known::new(KEPT_AGREEMENTS),
+            depths: Known::new(KEPT_DEPTHS),
+            frames_left: 0,
         }
     }
 
@@ -108,6 +133,8 @@ impl Unwinder {
         let (generation, modules) = modules::load();
         self.inner = UnwinderNative::new();
         self.cache = CacheNative::new();
+        self.agreements.forget();
+        self.depths.forget();
         self.modules = modules;
         for module in &self.modules {
             let Some(tables) = module.tables.clone() else {
@@ -150,7 +177,8 @@ impl Unwinder {
     }
 
     /// The stack as addresses, the innermost first; of many the two ends. Fails unless it
-    /// is proven.
+    /// is proven: each frame's return address must follow a call that can have led to the
+    /// next inner frame, from the innermost on to where the stack must lead.
     pub(crate) fn unwind(
         &mut self,
         from: Registers,
@@ -163,121 +191,166 @@ impl Unwinder {
             addresses,
             at: FrameAddress::from_instruction_pointer(from.pc),
             regs: native(&from),
-            fp_known: from.fp.is_some(),
+            of_signal: false,
+            searches: 0,
         };
+        self.frames_left = MAX_FRAMES;
         self.walk(walk, stack, proof)
     }
 
     fn walk(&mut self, mut walk: Walk, stack: &StackCopy, proof: Proof) -> Result<Vec<u64>, Miss> {
         let mut proven = false;
-        while walk.addresses.count() < MAX_FRAMES {
-            let before = walk.regs;
-            let mut read = |address| stack.read(address);
-            let next = self
-                .inner
-                .unwind_frame(walk.at, &mut walk.regs, &mut self.cache, &mut read);
-            match next {
-                Ok(Some(next)) => {
-                    if let Proof::Anchor(anchor) = proof {
-                        proven |= before.sp() <= anchor && anchor < walk.regs.sp();
-                    }
-                    walk.addresses.push(next);
-                    walk.at = FrameAddress::from_return_address(next).ok_or(Miss::Unproven)?;
-                }
+        while self.frames_left > 0 {
+            self.frames_left -= 1;
+            let (place, regs) = (walk.place(), walk.regs);
+            let left = self.leave(&mut walk, &place, stack);
+            let next = match left {
+                Ok(Some(next)) if self.agrees(&walk, &place, next) => next,
                 Ok(None) => {
                     proven |=
                         matches!(proof, Proof::ThreadStart) && self.ends_in_libc(&walk.addresses);
                     break;
                 }
-                Err(_) if !walk.fp_known && frame_pointer(&before) == UNKNOWN && !proven => {
-                    walk.regs = before;
-                    let found = self.with_found_frame_pointer(&walk, stack, proof);
-                    return found.ok_or(Miss::Unproven);
+                _ if proven => break,
+                Err(Miss::NoTables) => return Err(Miss::NoTables),
+                _ => {
+                    walk.regs = regs;
+                    return self.found(&walk, &place, stack, proof);
                 }
-                Err(_) => break,
+            };
+            if let Proof::Anchor(anchor) = proof {
+                proven |= place.sp <= anchor && anchor < walk.regs.sp();
             }
+            walk.addresses.push(next);
+            // What a signal has interrupted is no call.
+            walk.at = if std::mem::take(&mut walk.of_signal) {
+                // What a signal has interrupted is no call.
+                FrameAddress::from_instruction_pointer(next)
+            } else {
+                walk.of_signal = self.agreement(next, place.inner()) == Agreement::None;
+                FrameAddress::from_return_address(next).ok_or(Miss::Unproven)?
+            };
         }
         if proven {
             Ok(walk.addresses.into_addresses())
-        } else if walk.addresses.count() >= MAX_FRAMES {
+        } else if self.frames_left == 0 {
             Err(Miss::TooDeep)
         } else {
             Err(Miss::Unproven)
         }
     }
 
-    /// Goes on from a frame that needs the frame pointer, which nobody tells.
+    /// Leaves a frame: the return address, or `None` where the stack ends.
+    fn leave(
+        &mut self,
+        walk: &mut Walk,
+        place: &Place,
+        stack: &StackCopy,
+    ) -> Result<Option<u64>, Miss> {
+        if cfg!(target_arch = "x86_64") && self.code().function_at(place.inner()).is_none() {
+            let read = |address| stack.read(address).ok();
+            let caller = caller::without_table(self.code(), &read, place).ok_or(Miss::NoTables)?;
+            go_to(&mut walk.regs, &caller);
+            return Ok(Some(caller.back));
+        }
+        let mut read = |address| stack.read(address);
+        let before = walk.regs;
+        let next = self
+            .inner
+            .unwind_frame(walk.at, &mut walk.regs, &mut self.cache, &mut read);
+        if next.is_ok() || place.fp.is_some() {
+            return next.map_err(|_| Miss::Unproven);
+        }
+        // It needs the frame pointer, which points at two words from the frame's end.
+        walk.regs = before;
+        let depth = self.depth_at(place).ok_or(Miss::Unproven)?;
+        let end = place.sp.checked_add(depth.stack).ok_or(Miss::Unproven)?;
+        set_frame_pointer(&mut walk.regs, end - 16);
+        self.inner
+            .unwind_frame(walk.at, &mut walk.regs, &mut self.cache, &mut read)
+            .map_err(|_| Miss::Unproven)
+    }
+
+    /// Goes on from a frame that needs the frame pointer, which nothing tells.
     ///
-    /// It points at a word on the stack with a return address above. Each such
-    /// word is tried, the nearest first, and taken only if all that follows
-    /// proves itself. That is not enough: below live frames lie the remains of
-    /// dead ones, whose callers are alive. So the return address must follow a
-    /// call of this very function; a call by pointer, which can be of any, is
-    /// believed only if there is no such.
-    fn with_found_frame_pointer(
+    /// It points at a word on the stack with a return address above. Each such word is
+    /// tried, and taken only if all that follows proves itself, and no other does: below
+    /// live frames lie the remains of dead ones, whose callers are alive. A call by
+    /// pointer, which can be of any function, counts only if there is no direct one.
+    fn found(
         &mut self,
         walk: &Walk,
+        place: &Place,
         stack: &StackCopy,
         proof: Proof,
-    ) -> Option<Vec<u64>> {
-        let function = self.function_at(walk.at.address_for_lookup())?.start;
-        let from = walk.regs.sp().next_multiple_of(16);
-        let mut by_pointer = Vec::new();
+    ) -> Result<Vec<u64>, Miss> {
+        if place.fp.is_some() || walk.searches == MOST_SEARCHES {
+            return Err(Miss::Unproven);
+        }
+        let mut candidates = [Vec::new(), Vec::new()];
+        let [direct, possible] = &mut candidates;
+        let from = place.sp.next_multiple_of(16);
         for candidate in (from..from.saturating_add(SEARCH)).step_by(16) {
             // What the word itself holds says nothing: functions without frame
             // pointers use the register for anything.
             let Ok(back) = stack.read(candidate + 8) else {
                 break;
             };
-            if !self.is_code(back) {
+            if !self.code().is_code(back) {
                 continue;
             }
-            match calls::before(back) {
-                Some(Call::To(target)) if self.leads_to(target, function) => {}
-                Some(Call::Somewhere) if candidate < from + SHORT_SEARCH => {
-                    by_pointer.push(candidate);
-                    continue;
-                }
-                _ => continue,
-            }
-            if let found @ Some(_) = self.with(candidate, walk, stack, proof) {
-                return found;
+            match self.agreement(back, place.inner()) {
+                Agreement::Direct => direct.push(candidate),
+                Agreement::Possible => possible.push(candidate),
+                Agreement::None => {}
             }
         }
-        by_pointer
-            .into_iter()
-            .find_map(|candidate| self.with(candidate, walk, stack, proof))
+        for candidates in candidates {
+            let mut found = None;
+            for candidate in candidates {
+                let mut walk = walk.clone();
+                walk.searches += 1;
+                set_frame_pointer(&mut walk.regs, candidate);
+                let Ok(addresses) = self.walk(walk, stack, proof) else {
+                    continue;
+                };
+                if found.replace(addresses).is_some() {
+                    return Err(Miss::Unproven);
+                }
+            }
+            if let Some(found) = found {
+                return Ok(found);
+            }
+        }
+        Err(Miss::Unproven)
     }
 
-    fn with(
-        &mut self,
-        frame_pointer: u64,
-        walk: &Walk,
-        stack: &StackCopy,
-        proof: Proof,
-    ) -> Option<Vec<u64>> {
-        let mut walk = walk.clone();
-        set_frame_pointer(&mut walk.regs, frame_pointer);
-        walk.fp_known = true;
-        self.walk(walk, stack, proof).ok()
+    fn code(&self) -> &[Module] {
+        &self.modules
     }
 
-    /// Whether a call of `target` can have become one of `function`.
-    fn leads_to(&self, target: u64, function: u64) -> bool {
-        target == function
-            || calls::through_stub(target) == Some(function)
-            || self
-                .function_at(target)
-                .is_some_and(|code| code.start == target && calls::jumps_to(code, function))
+    /// Whether the frame at `place` can return to `back`.
+    fn agrees(&mut self, walk: &Walk, place: &Place, back: u64) -> bool {
+        walk.of_signal
+            || self.agreement(back, place.inner()) > Agreement::None
+            || calls::is_signal_return(self.code(), back)
     }
 
-    fn function_at(&self, address: u64) -> Option<Range<u64>> {
-        self.modules
-            .iter()
-            .find(|module| module.range.contains(&address))?
-            .tables
-            .as_ref()?
-            .function_at(address)
+    fn agreement(&mut self, back: u64, inner: u64) -> Agreement {
+        let modules = &*self.modules;
+        let answer = || calls::agreement(modules, back, inner);
+        // Other code can be another the next time.
+        if !modules.is_code(back) || !modules.is_code(inner) {
+            return answer();
+        }
+        let hash = back.rotate_left(32) ^ inner;
+        self.agreements.get_or((back, inner), hash, answer)
+    }
+
+    fn depth_at(&mut self, place: &Place) -> Option<Depth> {
+        let modules = &*self.modules;
+        let answer = || caller::depth_at(modules, place);
+        self.depths.get_or(place.pc, place.pc, answer)
     }
 
     /// Whether a stack ends where threads begin: in libc's `clone`, or one
@@ -294,13 +367,6 @@ impl Unwinder {
         let others = addresses.count().saturating_sub(3);
         let mut outermost = addresses.outermost_first().take(others.min(2));
         libc.is_some_and(|libc| outermost.any(|at| libc.range.contains(&at)))
-    }
-
-    fn is_code(&self, address: u64) -> bool {
-        // Asked for each word of a stack: most are in no module.
-        let module = |module: &&Module| module.range.contains(&address);
-        let module = self.modules.iter().find(module);
-        module.is_some_and(|module| module.code.iter().any(|code| code.contains(&address)))
     }
 }
 
@@ -325,6 +391,15 @@ fn frame_pointer(regs: &UnwindRegsNative) -> u64 {
 fn frame_pointer(regs: &UnwindRegsNative) -> u64 {
     regs.fp()
 }
+
+#[cfg(target_arch = "x86_64")]
+fn go_to(regs: &mut UnwindRegsNative, caller: &Caller) {
+    *regs = UnwindRegsNative::new(caller.back, caller.sp, caller.fp.unwrap_or(UNKNOWN));
+}
+
+/// Code without tables is left by its frame pointer there.
+#[cfg(target_arch = "aarch64")]
+fn go_to(_regs: &mut UnwindRegsNative, _caller: &Caller) {}
 
 #[cfg(target_arch = "x86_64")]
 fn set_frame_pointer(regs: &mut UnwindRegsNative, fp: u64) {

@@ -149,7 +149,7 @@ impl Case {
             shared.stack_misses.fetch_add(1, Relaxed);
         }
         // The second is not for ever, but no chance either.
-        if miss.is_lasting() || miss == Miss::Unproven {
+        if miss.is_lasting() || matches!(miss, Miss::Unproven | Miss::NoTables) {
             self.lacks.note_miss(miss, was_running, shared);
         }
     }
