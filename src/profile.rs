@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::escape::part;
+use crate::report::Fingerprint;
 use crate::severity::Severity;
 use crate::stall::{Cause, Stack, Stall, StallKind, Task};
 
@@ -21,7 +22,17 @@ pub(crate) struct Profile {
     pub(crate) seen_ns: u64,
     /// The thread's own time in no place that is long enough to count.
     pub(crate) rest_ns: u64,
-    pub(crate) rest_severity: Option<Severity>,
+    /// From which duration on a stall has each severity, the lowest first.
+    pub(crate) bounds_ns: [u64; 4],
+}
+
+impl Profile {
+    /// Of a stall of so long; `None` below the lowest.
+    fn severity_of(&self, ns: u64) -> Option<Severity> {
+        let severities = self.bounds_ns.iter().zip(Severity::ALL);
+        let reached = severities.filter(|(bound_ns, _)| ns >= **bound_ns);
+        reached.map(|(_, severity)| severity).last()
+    }
 }
 
 /// One place, as it is kept.
@@ -202,29 +213,56 @@ impl Stall {
         if !self.is_sure() {
             return vec![whole(None)];
         }
-        let counts = self.places().filter_map(|place| {
-            Some(Part {
-                stack: Some(place.stack),
-                cause: place.cause,
-                time_ns: place.time_ns,
-                severity: place.severity?,
-            })
+        let mut parts = self.parts_by_finding();
+        let counted = self.places().filter(|place| place.severity.is_some());
+        let own_ns = profile.rest_ns + counted.map(|place| place.time_ns).sum::<u64>();
+        let mut rest_ns = own_ns;
+        let is_only = parts.len() == 1;
+        parts.retain_mut(|part| {
+            let severity = profile.severity_of(part.time_ns);
+            // All of it: that it could not be measured to the last is no reason for less.
+            let is_all = is_only && part.time_ns >= own_ns / 10 * 9;
+            let severity = severity.map(|own| if is_all { self.severity } else { own });
+            if let Some(severity) = severity {
+                part.severity = severity;
+                rest_ns = rest_ns.saturating_sub(part.time_ns);
+            }
+            severity.is_some()
         });
-        let mut parts: Vec<Part<'_>> = counts.collect();
         if parts.is_empty() {
             return vec![whole(None)];
         }
-        if let Some(severity) = profile.rest_severity
-            && profile.rest_ns >= self.own_ns() / 4
+        if let Some(severity) = profile.severity_of(rest_ns)
+            && rest_ns >= self.own_ns() / 4
         {
             parts.push(Part {
                 stack: None,
                 cause: &Cause::Unknown,
-                time_ns: profile.rest_ns,
+                time_ns: rest_ns,
                 severity,
             });
         }
         parts
+    }
+
+    /// Its places, those of one finding as one, with the stack that has most of the time:
+    /// several lines of one function are one stall of it.
+    fn parts_by_finding(&self) -> Vec<Part<'_>> {
+        let mut parts: Vec<(Fingerprint, Part<'_>)> = Vec::new();
+        for place in self.places() {
+            let part = Part {
+                stack: Some(place.stack),
+                cause: place.cause,
+                time_ns: place.time_ns,
+                severity: self.severity,
+            };
+            let finding = Fingerprint::of(self, &part);
+            match parts.iter_mut().find(|(known, _)| *known == finding) {
+                Some((_, known)) => known.time_ns += part.time_ns,
+                None => parts.push((finding, part)),
+            }
+        }
+        parts.into_iter().map(|(_, part)| part).collect()
     }
 
     /// Where it was, for a line of text.

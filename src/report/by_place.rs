@@ -32,7 +32,7 @@ fn sampled(id: u64, ms: u64, times: &[u64]) -> Stall {
             places: places.collect(),
             seen_ns: times.iter().sum::<u64>() * MS,
             rest_ns: rest * MS,
-            rest_severity: severity_of(rest),
+            bounds_ns: [10, 100, 1_000, 5_000].map(|ms: u64| ms * MS),
         })),
         ..stall(id, 0, ms, blocked("read"), at(0), "upload")
     }
@@ -100,6 +100,14 @@ fn findings_count_each_place_with_its_own_time_and_severity() {
             finding("a:1", 1, 300, Severity::Medium),
             finding(name, 1, 200, Severity::Medium)
         ]
+    );
+    // Several lines of one function are one stall of it, as severe as all of them.
+    let mut lines = sampled(1, 130, &[70, 40, 5]);
+    let profile = Arc::make_mut(lines.profile.as_mut().unwrap());
+    profile.places[1].stack = stack("std::fs::write", "shop::a", 8);
+    assert_eq!(
+        findings(&[lines]),
+        [finding("a:1", 1, 110, Severity::Medium)]
     );
     // Not one of many short ones may be blamed.
     assert_eq!(

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cause::Judgement;
+use crate::clock::ns_of;
 use crate::profile::{Profile, SeenPlace};
-use crate::severity::Thresholds;
+use crate::severity::{Severity, Thresholds};
 use crate::stall::Stack;
 use crate::trim;
 use crate::watchdog::investigator::profile::Extent;
@@ -151,7 +152,7 @@ impl<'a> Places<'a> {
                     places,
                     seen_ns: seen_ns.min(of.duration_ns),
                     rest_ns,
-                    rest_severity: severity_of(rest_ns),
+                    bounds_ns: Severity::ALL.map(|severity| ns_of(thresholds.of(severity))),
                 })
             }),
             is_complete: true,

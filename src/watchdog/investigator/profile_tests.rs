@@ -312,7 +312,6 @@ fn a_look_speaks_for_a_while_only_and_standstills_are_nobodys() {
     assert_eq!(profile.seen_ns, 40 * MS);
     assert_eq!(profile.places[0].time_ns, 40 * MS);
     assert_eq!(profile.rest_ns, 360 * MS);
-    assert_eq!(profile.rest_severity, Some(Severity::Medium));
 
     let mut thread = Thread::new();
     thread.goes_on(RUN, 20).seen(RUN, "a", 1);
