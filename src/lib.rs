@@ -87,7 +87,6 @@ mod severity;
 mod slot;
 #[cfg(test)]
 mod slot_tests;
-mod source;
 mod stall;
 mod stock;
 mod supply;

@@ -37,6 +37,7 @@ mod loaded;
 mod memory;
 mod memory_left;
 mod modules;
+mod outline;
 mod own;
 mod own_stack;
 mod paged;

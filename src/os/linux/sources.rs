@@ -8,8 +8,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::async_name::is_bare;
+use crate::os::platform::outline::Outline;
 use crate::owner::is_library_path;
-use crate::source::Outline;
 use crate::stall::Frame;
 
 /// Longer files are not read.
