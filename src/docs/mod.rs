@@ -84,8 +84,23 @@ pub mod stacks {
     //!
     //! ```toml
     //! [profile.release]
-    //! debug = "line-tables-only"
+    //! debug = "limited"
     //! ```
+    //!
+    //! That gives each function its whole path. With `"line-tables-only"` the file is smaller,
+    //! and an inlined `async fn` or closure has no name of its own: it is called by the path
+    //! that its future's type has, or by what its source says, where that is at hand and no
+    //! newer than the program; else `async block in` the function that awaits it.
+    //!
+    //! # Whose function it is, and which one is the place
+    //! The place is the innermost function of the user, with what it called. Where the user's
+    //! code only awaits a library's work, or has returned before it, the place is the
+    //! library's outermost function that names the work, with the line that awaits it
+    //! ([`Stack::called_from`](crate::Stack::called_from)) or the handler or task from its
+    //! types ([`Stack::on_behalf_of`](crate::Stack::on_behalf_of)). A `block_on` within a poll
+    //! is the place itself. Whose a function is goes by its path and crate:
+    //! [`Builder::user_code`](crate::Builder::user_code) and
+    //! [`Builder::library_code`](crate::Builder::library_code) correct that.
     //!
     //! A stripped build without a debug file leaves addresses with module and build id, for
     //! symbolizing elsewhere.
