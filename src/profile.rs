@@ -31,7 +31,7 @@ impl Profile {
     fn severity_of(&self, ns: u64) -> Option<Severity> {
         let severities = self.bounds_ns.iter().zip(Severity::ALL);
         let reached = severities.filter(|(bound_ns, _)| ns >= **bound_ns);
-        reached.map(|(_, severity)| severity).last()
+        reached.map(|(_, severity)| severity).next_back()
     }
 }
 
