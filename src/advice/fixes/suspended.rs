@@ -1,1 +1,0 @@
-// Nothing in the program is to be changed.
