@@ -360,7 +360,7 @@ mod tests {
 
     #[test]
     fn modules_are_those_of_files_or_paths() {
-        let registry = "/root/.cargo/registry/src/index-1";
+        let registry = "/home/me/.cargo/registry/src/index-1";
         for (function, file, expected) in [
             (
                 "to_writer<W>",

@@ -434,10 +434,10 @@ mod tests {
             ("/usr/share/cargo/registry/bytes-1.9.0/src/buf.rs", false),
             ("serde_json-1.0.154/src/ser.rs", false),
             (
-                "/root/.cargo/registry/src/index-1/h2-0.4.1/src/lib.rs",
+                "/home/me/.cargo/registry/src/index-1/h2-0.4.1/src/lib.rs",
                 false,
             ),
-            ("/root/.cargo/git/checkouts/x-1/2/src/lib.rs", false),
+            ("/home/me/.cargo/git/checkouts/x-1/2/src/lib.rs", false),
             ("/rustc/abc/library/alloc/src/vec/mod.rs", false),
             ("/usr/src/zlib/deflate.c", false),
         ] {
@@ -499,7 +499,7 @@ mod tests {
         ownership.add_users(["our-store", "/vendor/ours/"]);
         ownership.add_libraries(["/app/generated/", "helpers", "/vendor/ours/copied/"]);
         ownership.check().unwrap();
-        let registry = "/root/.cargo/registry/src/private-1/our-store-0.3.0/src/lib.rs";
+        let registry = "/home/me/.cargo/registry/src/private-1/our-store-0.3.0/src/lib.rs";
         for (function, file, users) in [
             ("save", registry, true),
             ("our_store::save", "", true),

@@ -25,6 +25,10 @@ pub(super) fn elsewhere(stack: Option<&Stack>) -> bool {
 }
 
 pub(super) fn cause_of(doing: Option<Doing>) -> Cause {
+    // Of one look, which its stack is of; what its poll was spent on is measured.
+    if doing == Some(Doing::Running) {
+        return Cause::OnCpu;
+    }
     let judgement = cause::judge(&cause::Evidence {
         last: doing,
         ..cause::Evidence::default()
