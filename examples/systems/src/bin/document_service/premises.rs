@@ -18,7 +18,7 @@ use crate::key::{self, Hash, KEY};
 const ARCHIVED: u8 = 40;
 const ARCHIVED_BYTES: usize = 3 << 20;
 /// Words of theirs that are in the database.
-const WORDS: u32 = 20_000;
+const WORDS: u32 = 45_000;
 /// Numbers in the model.
 const WEIGHTS: u32 = 1_200_000;
 /// How long the annotator thinks.
