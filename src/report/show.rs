@@ -249,7 +249,9 @@ impl Shown<'_> {
         }
         left_out(f, report.tasks.len())?;
         if report.detection.is_none() {
-            summary_row(f, "event loop lag", width, &report.lag)?;
+            // A stall counts for each sample that it has kept from being taken: a sum of
+            // these is no time that has passed.
+            cells(f, "event loop lag", width, &report.lag, false)?;
         }
         if report.blocking_waits.count() > 0 {
             writeln!(f)?;
@@ -303,15 +305,22 @@ fn summary_row(
     width: usize,
     summary: &Summary,
 ) -> fmt::Result {
+    cells(f, name, width, summary, true)
+}
+
+fn cells(
+    f: &mut fmt::Formatter<'_>,
+    name: &str,
+    width: usize,
+    summary: &Summary,
+    has_total: bool,
+) -> fmt::Result {
     write!(f, "  {name:<width$} {:>10}", summary.count())?;
-    for duration in [
-        summary.p50(),
-        summary.p99(),
-        summary.p99_9(),
-        summary.max(),
-        summary.total(),
-    ] {
+    for duration in [summary.p50(), summary.p99(), summary.p99_9(), summary.max()] {
         write!(f, " {:>9}", Short(duration))?;
+    }
+    if has_total {
+        write!(f, " {:>9}", Short(summary.total()))?;
     }
     Ok(())
 }
