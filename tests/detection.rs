@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{Told, alone, current_thread, from_20_ms, keep_busy, ms, multi_thread, spin, stop};
-use stallscope::{Confidence, Phase, Severity, StallKind, WatchExt, Watchdog};
+use stallscope::{Cause, Confidence, Phase, Severity, StallKind, WatchExt, Watchdog};
 
 #[derive(Clone, Copy, Debug)]
 enum Way {
@@ -132,8 +132,11 @@ fn yielding_and_short_polls_tell_nothing() {
         std::thread::sleep(ms(1_500));
         stop(busy);
         drop(watchdog);
+        // That others had the CPUs for long is true, and no stall of these polls.
+        let mut blamed = told.all();
+        blamed.retain(|event| event.stall.cause() != Cause::Starved);
         assert_eq!(
-            told.all(),
+            blamed,
             [],
             "{workers} workers, {tasks} tasks of {poll_us} us"
         );
