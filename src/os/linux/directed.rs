@@ -127,7 +127,8 @@ pub(crate) fn by_socket(
     if signal >= FIRST_REAL_TIME {
         return Err(Miss::Filtered);
     }
-    let (informs, mut other) = UnixStream::pair().map_err(|error| Miss::from_open(&error))?;
+    // Dropped from the last to the first, whichever way this is left.
+    let (mut other, informs) = UnixStream::pair().map_err(|error| Miss::from_open(&error))?;
     let owner = [F_OWNER_TID, tid];
     let fd = informs.as_raw_fd();
     // SAFETY: the socket is open, and these commands take and give a number.
@@ -152,10 +153,7 @@ pub(crate) fn by_socket(
     if !is_it() {
         return Err(Miss::Queued);
     }
-    let sent = other.write_all(&[0]).map_err(|_| Miss::NotPermitted);
-    drop(informs);
-    drop(other);
-    sent
+    other.write_all(&[0]).map_err(|_| Miss::NotPermitted)
 }
 
 #[cfg(test)]
@@ -239,6 +237,35 @@ mod tests {
         let mut copy = StackCopy::default();
         let answer = thread.request.answer(&mut copy);
         assert!(matches!(answer, Answer::Copied(_)), "{answer:?}");
+    }
+
+    #[test]
+    fn what_is_not_sent_interrupts_no_call() {
+        handler::install(DEFAULT_SIGNAL).unwrap();
+        let request = Spinning::new();
+        let (send, receive) = mpsc::channel();
+        let waits = std::thread::spawn(move || {
+            send.send(of_this_thread().0).unwrap();
+            let time = libc::timespec {
+                tv_sec: 1,
+                tv_nsec: 0,
+            };
+            // SAFETY: `time` lives through the call, and nobody wants what is left of it.
+            unsafe { libc::nanosleep(&raw const time, std::ptr::null_mut()) }
+        });
+        let tid = receive.recv().unwrap();
+        while call_of(tid) != Some(libc::SYS_clock_nanosleep) {
+            std::thread::yield_now();
+        }
+        let sent = by_socket(DEFAULT_SIGNAL, tid, &request.request, || false);
+        assert_eq!(sent, Err(Miss::Queued));
+        assert_eq!(waits.join().unwrap(), 0, "it has slept to the end");
+    }
+
+    /// The system call that a thread is in.
+    fn call_of(tid: i32) -> Option<libc::c_long> {
+        let call = std::fs::read_to_string(format!("/proc/self/task/{tid}/syscall")).ok()?;
+        call.split(' ').next()?.parse().ok()
     }
 
     #[test]
