@@ -406,7 +406,7 @@ fn no_call_is_cut_short_in_many() {
 }
 
 /// What is left under a filter: a race with the next call of a thread that has computed
-/// for long. `scripts/eintr.sh` counts.
+/// for long. `cargo test --lib -- --ignored --nocapture few_calls` counts.
 #[test]
 #[ignore = "takes minutes"]
 fn few_calls_are_cut_short_by_sockets_in_many() {
