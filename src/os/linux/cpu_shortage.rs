@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
+use super::control_group;
+
 /// In words: how many CPUs there are, whether a quota is the reason, and the load.
 ///
 /// Reads some files of `/proc` and `/sys/fs/cgroup`: some 100 us.
@@ -61,28 +63,9 @@ fn cpus_of(status: &str) -> Option<usize> {
 
 /// Of the groups of the process, up to the root, that which leaves it the least.
 fn tightest_quota(groups: &str, root: &Path) -> Option<Quota> {
-    let mut tightest: Option<Quota> = None;
-    for line in groups.lines() {
-        // `0::/path`, or before version 2 `4:cpu,cpuacct:/path`.
-        let mut parts = line.splitn(3, ':').skip(1);
-        let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else {
-            continue;
-        };
-        let hierarchy = match controllers {
-            "" => root.to_path_buf(),
-            names if names.split(',').any(|name| name == "cpu") => root.join("cpu"),
-            _ => continue,
-        };
-        for folder in super::memory_left::upwards(&hierarchy, path) {
-            let Some(quota) = quota_in(&folder) else {
-                continue;
-            };
-            if tightest.is_none_or(|known| quota.cpus < known.cpus) {
-                tightest = Some(quota);
-            }
-        }
-    }
-    tightest
+    let folders = control_group::folders(groups, "cpu", root);
+    let quotas = folders.iter().filter_map(|(_, folder)| quota_in(folder));
+    quotas.min_by(|one, other| one.cpus.total_cmp(&other.cpus))
 }
 
 /// Only one that has been used up: any other keeps nobody waiting.

@@ -5,7 +5,9 @@
 
 use std::fmt;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use super::control_group::{self, Version};
 
 /// What stays untouched at least.
 const RESERVE: u64 = 16 << 20;
@@ -150,50 +152,14 @@ fn kilobytes(status: &str, name: &str) -> Option<u64> {
 
 /// The least that any group of the process has left, up to the root.
 fn control_group_left(groups: &str, root: &Path) -> Option<u64> {
-    let mut least: Option<u64> = None;
-    for line in groups.lines() {
-        // `0::/path`, or before version 2 `4:memory:/path`.
-        let mut parts = line.splitn(3, ':').skip(1);
-        let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else {
-            continue;
-        };
-        let is_memory = controllers.split(',').any(|name| name == "memory");
-        if !controllers.is_empty() && !is_memory {
-            continue;
-        }
-        let hierarchy = match controllers {
-            "" => root.to_path_buf(),
-            _ => root.join("memory"),
-        };
-        // Within a container the path may be that outside: then its own group is the root.
-        for folder in upwards(&hierarchy, path) {
-            let left = if controllers.is_empty() {
-                left_in(&folder, &["memory.max", "memory.high"], "memory.current")
-            } else {
-                let limits = ["memory.limit_in_bytes"];
-                left_in(&folder, &limits, "memory.usage_in_bytes")
-            };
-            least = match (least, left) {
-                (Some(least), Some(left)) => Some(least.min(left)),
-                (known, None) | (None, known) => known,
-            };
-        }
-    }
-    least
-}
-
-/// The folder of a group, and those of all that it lies in.
-pub(super) fn upwards(hierarchy: &Path, path: &str) -> Vec<PathBuf> {
-    // With `..` where a namespace hides the outer part.
-    let relative = Path::new(path.trim_start_matches('/'));
-    let is_plain = relative
-        .components()
-        .all(|part| matches!(part, std::path::Component::Normal(_)));
-    let relative = if is_plain { relative } else { Path::new("") };
-    relative
-        .ancestors()
-        .map(|part| hierarchy.join(part))
-        .collect()
+    let folders = control_group::folders(groups, "memory", root);
+    let left = folders
+        .iter()
+        .filter_map(|(version, folder)| match version {
+            Version::Two => left_in(folder, &["memory.max", "memory.high"], "memory.current"),
+            Version::One => left_in(folder, &["memory.limit_in_bytes"], "memory.usage_in_bytes"),
+        });
+    left.min()
 }
 
 /// What the kernel could take back by itself counts as left.

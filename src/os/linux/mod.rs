@@ -10,6 +10,7 @@ mod calls;
 mod capture;
 mod code;
 mod computing;
+mod control_group;
 #[cfg(test)]
 mod cost;
 mod cpu_shortage;
