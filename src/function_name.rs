@@ -122,8 +122,10 @@ pub(crate) fn is_poll(function: &str) -> bool {
     // `<a::B as core::future::future::Future>::poll`, `a::{impl#1}::poll`, or bare.
     let before = function[..end_of_path(function)].strip_suffix("::poll");
     before.is_none_or(|before| match before.strip_prefix('<') {
-        Some(inner) => split_at_close(inner)
-            .is_some_and(|(of, _)| split_at_as(of).1.is_some_and(|of| of.ends_with("Future"))),
+        Some(inner) => split_at_close(inner).is_some_and(|(of, _)| {
+            let of_trait = split_at_as(of).1;
+            of_trait.is_some_and(|of| without_arguments(of).ends_with("Future"))
+        }),
         None => {
             before.ends_with('}') || before.ends_with("Future") || crate_of(function) == "tokio"
         }
@@ -226,7 +228,7 @@ pub(crate) fn without_version(folder: &str) -> &str {
 }
 
 /// Splits at the `>` that closes what is open at the beginning.
-fn split_at_close(text: &str) -> Option<(&str, &str)> {
+pub(crate) fn split_at_close(text: &str) -> Option<(&str, &str)> {
     let mut depth = 1;
     for (at, c) in text.char_indices() {
         match c {
@@ -241,25 +243,21 @@ fn split_at_close(text: &str) -> Option<(&str, &str)> {
     None
 }
 
-/// `a::B<c as d> as e::F` is `a::B<c as d>` and `e::F`.
-fn split_at_as(text: &str) -> (&str, Option<&str>) {
+/// `a::B<c as d> as e::F<g>` is `a::B<c as d>` and `e::F<g>`.
+pub(crate) fn split_at_as(text: &str) -> (&str, Option<&str>) {
     let mut depth = 0;
     for (at, c) in text.char_indices() {
         match c {
-            '<' | '(' => depth += 1,
-            ')' => depth -= 1,
+            '<' | '(' | '[' | '{' => depth += 1,
+            ')' | ']' | '}' => depth -= 1,
             '>' if !text[..at].ends_with('-') => depth -= 1,
             ' ' if depth == 0 && text[at..].starts_with(" as ") => {
-                return (&text[..at], Some(without_arguments_of(&text[at + 4..])));
+                return (&text[..at], Some(&text[at + 4..]));
             }
             _ => {}
         }
     }
     (text, None)
-}
-
-fn without_arguments_of(text: &str) -> &str {
-    text.split('<').next().unwrap_or(text)
 }
 
 fn without_arguments(text: &str) -> String {

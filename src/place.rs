@@ -244,12 +244,7 @@ impl Stacked<'_> {
     fn is_called_back(&self, at: usize) -> bool {
         let name = function_name::base(self.function(at).unwrap_or_default());
         let is_known = CALLED_BACK.contains(&name) || name.starts_with("visit_");
-        let is_librarys = |at: Option<usize>| {
-            at.and_then(|at| self.frames.get(at)).is_some_and(|frame| {
-                let krate = function_name::krate(frame);
-                !["std", "core", "alloc"].contains(&krate.as_deref().unwrap_or("std"))
-            })
-        };
+        let is_librarys = |at: Option<usize>| at.is_some_and(|at| !self.is_std(at));
         is_known && is_librarys(at.checked_sub(1)) && is_librarys(Some(at + 1))
     }
 

@@ -4,6 +4,7 @@
 //! in. Generic arguments are no part of it: what a function is called with says nothing
 //! about what it does.
 
+use crate::function_name::{split_at_as, split_at_close, without_version};
 use crate::stall::Frame;
 
 /// The first segment of the path of a function of another language.
@@ -148,23 +149,13 @@ fn library(file: &str) -> Option<(&str, &str)> {
     }
     let (_, below) = file.split_once("/registry/src/").unwrap_or(("", file));
     match below.rsplit_once("/src/") {
-        Some((folder, modules)) => Some((unversioned(folder.rsplit('/').next()?), modules)),
+        Some((folder, modules)) => Some((without_version(folder.rsplit('/').next()?), modules)),
         // C, below `index/name-version`.
         None => {
             let (krate, modules) = below.split_once('/')?.1.split_once('/')?;
-            Some((unversioned(krate), modules))
+            Some((without_version(krate), modules))
         }
     }
-}
-
-/// `name-1.2.3` without its version.
-fn unversioned(name: &str) -> &str {
-    let version = |(at, _): &(usize, &str)| {
-        let after = name.as_bytes().get(at + 1);
-        after.is_some_and(u8::is_ascii_digit)
-    };
-    let dash = name.match_indices('-').find(version);
-    dash.and_then(|(at, _)| name.get(..at)).unwrap_or(name)
 }
 
 /// The segments of a function's own path, and of the path by its trait where it is a
@@ -228,46 +219,6 @@ fn segments(path: &str) -> Vec<&str> {
     }
     add(start, path.len());
     segments
-}
-
-/// `A as B` of `<A as B>::f`, by the ` as ` that is not within `A`.
-fn split_at_as(of: &str) -> (&str, Option<&str>) {
-    let mut depth = 0_u32;
-    let mut before = ' ';
-    for (at, c) in of.char_indices() {
-        match c {
-            '<' | '(' | '[' | '{' => depth += 1,
-            '>' if before == '-' => {}
-            '>' | ')' | ']' | '}' => depth = depth.saturating_sub(1),
-            ' ' if depth == 0 => {
-                let after = of.get(at..).and_then(|rest| rest.strip_prefix(" as "));
-                if let (Some(of_trait), Some(of)) = (after, of.get(..at)) {
-                    return (of, Some(of_trait));
-                }
-            }
-            _ => {}
-        }
-        before = c;
-    }
-    (of, None)
-}
-
-/// Splits at the `>` that closes what is open at the beginning.
-fn split_at_close(text: &str) -> Option<(&str, &str)> {
-    let mut depth = 1_u32;
-    let mut before = ' ';
-    for (at, c) in text.char_indices() {
-        match c {
-            '<' => depth += 1,
-            '>' if before != '-' => depth -= 1,
-            _ => {}
-        }
-        if depth == 0 {
-            return Some((text.get(..at)?, text.get(at + 1..)?));
-        }
-        before = c;
-    }
-    None
 }
 
 #[cfg(test)]
