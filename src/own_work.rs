@@ -4,6 +4,9 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, Weak};
 
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+
 use crate::local;
 use crate::registry::{RuntimeId, lock};
 
@@ -32,8 +35,21 @@ impl OwnTasks {
         self.0.load(Relaxed)
     }
 
-    /// One more, until what is returned is dropped: to be owned by the task.
-    pub(crate) fn begin(&self) -> OwnTask {
+    /// Starts a task of the library.
+    pub(crate) fn spawn(
+        &self,
+        handle: &Handle,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) -> JoinHandle<()> {
+        let counted = self.begin();
+        handle.spawn(async move {
+            let _counted = counted;
+            work.await;
+        })
+    }
+
+    /// One more, until what is returned is dropped.
+    fn begin(&self) -> OwnTask {
         self.0.fetch_add(1, Relaxed);
         OwnTask(self.clone())
     }
@@ -41,7 +57,7 @@ impl OwnTasks {
 
 /// That a task is the library's.
 #[derive(Debug)]
-pub(crate) struct OwnTask(OwnTasks);
+struct OwnTask(OwnTasks);
 
 impl Drop for OwnTask {
     fn drop(&mut self) {

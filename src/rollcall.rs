@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 
 use crate::local;
-use crate::own_work::{OwnTask, OwnTasks, as_own_work};
+use crate::own_work::{OwnTasks, as_own_work};
 
 /// How long the tasks go on calling.
 const PATIENCE: Duration = Duration::from_millis(20);
@@ -36,11 +36,11 @@ pub(crate) fn call(handle: &Handle, workers: usize) {
     // Twice as many as workers: an idle worker is woken when another has more
     // than it can run at once.
     for _ in 0..workers.saturating_mul(2) {
-        handle.spawn(answer(Arc::clone(&roll), own.begin()));
+        own.spawn(handle, answer(Arc::clone(&roll)));
     }
 }
 
-async fn answer(roll: Arc<Roll>, _own: OwnTask) {
+async fn answer(roll: Arc<Roll>) {
     let start = Instant::now();
     while roll.missing.load(Relaxed) > 0 && start.elapsed() < PATIENCE {
         as_own_work(|| {

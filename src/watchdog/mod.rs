@@ -211,20 +211,16 @@ impl Watchdog {
 
         let sentinel = gone.sentinel();
         let lag = Arc::clone(&shared.lag);
-        let own = OwnTasks::of(runtime_id).begin();
+        let own = OwnTasks::of(runtime_id);
         let task = match settings.lag_period {
             Some(period) => {
                 let metrics = handle.metrics();
-                let sample = sampler::sample(lag, clock, period, metrics, sentinel);
-                handle.spawn(async move {
-                    let _own = own;
-                    sample.await;
-                })
+                own.spawn(
+                    handle,
+                    sampler::sample(lag, clock, period, metrics, sentinel),
+                )
             }
-            None => handle.spawn(async move {
-                let _own = own;
-                sampler::wait_for_the_end(sentinel).await;
-            }),
+            None => own.spawn(handle, sampler::wait_for_the_end(sentinel)),
         };
         let runtime = Runtime::new(handle, gone);
         if runtime.is_multi_thread() {
