@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::severity::Severity;
-use crate::stall::{Cause, Stall};
+use crate::stall::Stall;
 
 const SECOND_NS: u64 = 1_000_000_000;
 /// The length of what is looked back on, in seconds.
@@ -18,7 +18,7 @@ const SECONDS: usize = 61;
 pub(crate) struct Lately(HashMap<Option<usize>, Seconds>);
 
 /// The time in stalls in each of the last seconds, and which of them is the latest.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Seconds {
     held_ns: [u64; SECONDS],
     latest: u64,
@@ -62,8 +62,7 @@ impl Seconds {
 
 /// Whether a stall of this kind says that the program is not well.
 fn matters(stall: &Stall) -> bool {
-    stall.severity() >= Severity::Medium
-        && !matches!(stall.cause, Cause::Starved | Cause::Suspended)
+    stall.severity() >= Severity::Medium && stall.cause.is_programs()
 }
 
 impl Lately {
@@ -81,17 +80,18 @@ impl Lately {
     /// The share of the last minute, in thousandths, in which the worker that was held up
     /// the most was so, by stalls that are over and by those in progress.
     pub(crate) fn permille(&self, ongoing: &[Stall], now_ns: u64, started_ns: u64) -> u16 {
-        let mut by_worker = self.0.clone();
+        let by_worker = self.0.iter();
+        let mut by_worker: HashMap<_, _> = by_worker
+            .map(|(worker, seconds)| (*worker, seconds.held_ns(now_ns)))
+            .collect();
+        let first_ns = (now_ns / SECOND_NS).saturating_sub(WINDOW) * SECOND_NS;
         for stall in ongoing.iter().filter(|stall| matters(stall)) {
-            let seconds = by_worker.entry(stall.worker()).or_insert_with(Seconds::new);
-            seconds.add(stall.start_ns, now_ns);
+            let held_ns = by_worker.entry(stall.worker()).or_default();
+            *held_ns += now_ns.saturating_sub(stall.start_ns.max(first_ns));
         }
         let watched_ns = now_ns.saturating_sub(started_ns);
         let window_ns = watched_ns.clamp(SHORTEST * SECOND_NS, WINDOW * SECOND_NS);
-        let held_ns = by_worker
-            .values()
-            .map(|seconds| seconds.held_ns(now_ns))
-            .max();
+        let held_ns = by_worker.into_values().max();
         let permille = held_ns.unwrap_or(0).min(window_ns) * 1_000 / window_ns;
         u16::try_from(permille).unwrap_or(1_000)
     }
@@ -100,7 +100,7 @@ impl Lately {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stall::{StallId, StallKind};
+    use crate::stall::{Cause, StallId, StallKind};
 
     fn stall(worker: usize, start_ms: u64, duration_ms: u64) -> Stall {
         Stall {

@@ -198,7 +198,7 @@ impl Stalls<'_> {
 
 fn add_up(hotspots: &mut HashMap<Fingerprint, Adding>, stall: &Stall) {
     for part in stall.parts() {
-        let mut fingerprint = Fingerprint::of(stall, &part);
+        let mut fingerprint = part.finding.clone();
         if !hotspots.contains_key(&fingerprint) && hotspots.len() >= MAX_HOTSPOTS {
             fingerprint = Fingerprint::other();
         }

@@ -104,8 +104,9 @@ const fn percent_of(part_ns: u64, of_ns: u64) -> u64 {
 }
 
 /// A piece of a stall that is counted by itself in sums.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Part<'a> {
+    pub(crate) finding: Fingerprint,
     pub(crate) stack: Option<&'a Stack>,
     pub(crate) cause: &'a Cause,
     pub(crate) time_ns: u64,
@@ -113,6 +114,16 @@ pub(crate) struct Part<'a> {
 }
 
 impl Stall {
+    fn part<'a>(&self, stack: Option<&'a Stack>, cause: &'a Cause, time_ns: u64) -> Part<'a> {
+        Part {
+            finding: Fingerprint::of(self, stack, cause),
+            stack,
+            cause,
+            time_ns,
+            severity: self.severity,
+        }
+    }
+
     /// Where its time went, as it was sampled while the stall lasted.
     ///
     /// The one of [`Stall::stack`] first, which has most of the time, then the others by
@@ -200,14 +211,9 @@ impl Stall {
     /// What it counts as in sums: its places, each with its own time and severity, and
     /// what is left, if that is much.
     pub(crate) fn parts(&self) -> Vec<Part<'_>> {
-        let whole = |stack| Part {
-            stack,
-            cause: &self.cause,
-            time_ns: self.duration_ns,
-            severity: self.severity,
-        };
-        let excused = matches!(self.cause, Cause::Starved | Cause::Suspended);
-        let Some(profile) = self.profile.as_deref().filter(|_| !excused) else {
+        let whole = |stack| self.part(stack, &self.cause, self.duration_ns);
+        let profile = self.profile.as_deref();
+        let Some(profile) = profile.filter(|_| self.cause.is_programs()) else {
             return vec![whole(self.stack())];
         };
         if !self.is_sure() {
@@ -236,10 +242,8 @@ impl Stall {
             && rest_ns >= self.own_ns() / 4
         {
             parts.push(Part {
-                stack: None,
-                cause: &Cause::Unknown,
-                time_ns: rest_ns,
                 severity,
+                ..self.part(None, &Cause::Unknown, rest_ns)
             });
         }
         parts
@@ -248,21 +252,16 @@ impl Stall {
     /// Its places, those of one finding as one, with the stack that has most of the time:
     /// several lines of one function are one stall of it.
     fn parts_by_finding(&self) -> Vec<Part<'_>> {
-        let mut parts: Vec<(Fingerprint, Part<'_>)> = Vec::new();
+        let mut parts: Vec<Part<'_>> = Vec::new();
         for place in self.places() {
-            let part = Part {
-                stack: Some(place.stack),
-                cause: place.cause,
-                time_ns: place.time_ns,
-                severity: self.severity,
-            };
-            let finding = Fingerprint::of(self, &part);
-            match parts.iter_mut().find(|(known, _)| *known == finding) {
-                Some((_, known)) => known.time_ns += part.time_ns,
-                None => parts.push((finding, part)),
+            let part = self.part(Some(place.stack), place.cause, place.time_ns);
+            let known = parts.iter_mut().find(|known| known.finding == part.finding);
+            match known {
+                Some(known) => known.time_ns += part.time_ns,
+                None => parts.push(part),
             }
         }
-        parts.into_iter().map(|(_, part)| part).collect()
+        parts
     }
 
     /// Where it was, for a line of text.

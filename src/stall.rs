@@ -102,6 +102,13 @@ pub enum Cause {
     Unknown,
 }
 
+impl Cause {
+    /// Whether the program is to blame: not where it waited for a CPU or stood still.
+    pub(crate) const fn is_programs(&self) -> bool {
+        !matches!(self, Cause::Starved | Cause::Suspended)
+    }
+}
+
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

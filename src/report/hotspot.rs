@@ -26,8 +26,7 @@ pub(super) const MAX_TASKS: usize = 32;
 pub struct Fingerprint(String);
 
 impl Fingerprint {
-    pub(crate) fn of(stall: &Stall, of: &Part<'_>) -> Self {
-        let stack = of.stack;
+    pub(crate) fn of(stall: &Stall, stack: Option<&Stack>, cause: &Cause) -> Self {
         let culprit = stack.and_then(Stack::culprit);
         let place = match (culprit, stall.task(), stall.worker()) {
             (Some(frame), _, _) => {
@@ -49,7 +48,7 @@ impl Fingerprint {
             (None, None, Some(worker)) => format!("worker {worker}"),
             (None, None, None) => "unknown".to_owned(),
         };
-        Fingerprint(format!("{place}: {}", of.cause))
+        Fingerprint(format!("{place}: {cause}"))
     }
 
     /// Stands for all beyond a bound.
@@ -152,7 +151,7 @@ impl Hotspot {
 
     /// Whether the program is to blame: not where it waited for a CPU or stood still.
     pub const fn is_programs(&self) -> bool {
-        !matches!(self.cause, Cause::Starved | Cause::Suspended)
+        self.cause.is_programs()
     }
 
     /// How sure it is, and why.

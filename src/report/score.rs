@@ -2,7 +2,7 @@
 
 use crate::report::{Hotspot, Report};
 use crate::severity::Severity;
-use crate::stall::{Cause, Stall};
+use crate::stall::Stall;
 
 /// The number, and what takes it down.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,9 +71,7 @@ pub(crate) fn score(report: &Report) -> Score {
 
 /// What may never end is the worst that can be.
 fn is_hang(stall: &Stall) -> bool {
-    stall.is_ongoing()
-        && stall.severity() == Severity::Critical
-        && !matches!(stall.cause, Cause::Starved | Cause::Suspended)
+    stall.is_ongoing() && stall.severity() == Severity::Critical && stall.cause.is_programs()
 }
 
 /// What a score means.
