@@ -26,7 +26,9 @@ fn path(function: &str) -> String {
     if let Some(inner) = rest.strip_prefix('<')
         && let Some((of, method)) = split_at_close(inner)
     {
-        text.push_str(&without_arguments(split_at_as(of).0));
+        let of = split_at_as(of).0.trim_start_matches('&');
+        let of = of.strip_prefix("mut ").unwrap_or(of);
+        text.push_str(&without_arguments(of.strip_prefix("dyn ").unwrap_or(of)));
         rest = method;
     }
     text.push_str(&without_arguments(rest));
@@ -307,6 +309,7 @@ mod tests {
             ("app::work::{{closure}}", "app::work"),
             ("<app::Store as app::Save<T>>::save", "app::Store::save"),
             ("<app::Of<a as b> as c>::d", "app::Of::d"),
+            ("<&mut app::Of<a> as c>::d", "app::Of::d"),
             ("core::ptr::read::<app::X<u8>>", "core::ptr::read"),
             ("app::call::<fn() -> u8>::now", "app::call::now"),
             ("app::{impl#0}::main", "app::main"),

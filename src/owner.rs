@@ -334,7 +334,7 @@ fn fits(code: &str, frame: &Frame) -> bool {
 }
 
 /// Functions that no source has: of the allocator, and where threads and programs begin.
-fn is_made_by_compiler(function: &str) -> bool {
+pub(crate) fn is_made_by_compiler(function: &str) -> bool {
     const MADE: [&str; 4] = ["__rust_", "__rdl_", "__rg_", "__rustc"];
     let name = function_name::base(function);
     MADE.iter()
@@ -497,7 +497,12 @@ mod tests {
     fn what_the_user_says_goes_before_what_shows() {
         let mut ownership = Ownership::default();
         ownership.add_users(["our-store", "/vendor/ours/"]);
-        ownership.add_libraries(["/app/generated/", "helpers", "/vendor/ours/copied/"]);
+        ownership.add_libraries([
+            "/app/generated/",
+            "made/",
+            "helpers",
+            "/vendor/ours/copied/",
+        ]);
         ownership.check().unwrap();
         let registry = "/home/me/.cargo/registry/src/private-1/our-store-0.3.0/src/lib.rs";
         for (function, file, users) in [
@@ -509,6 +514,8 @@ mod tests {
             ("x", "/app/vendor/ours/copied/src/lib.rs", false),
             ("x", "/app/generated/src/lib.rs", false),
             ("x", "/app/helpers/src/lib.rs", false),
+            ("x", "/app/made/by.rs", false),
+            ("x", "/app/readymade/by.rs", true),
             ("helpers::x", "", false),
             ("x", "/app/src/helpers/src.rs", true),
         ] {

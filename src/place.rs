@@ -19,20 +19,35 @@
 //!
 //! A `block_on` within a poll is the place, and not what it waits for.
 
+use crate::async_name;
 use crate::function_name::{self, Body};
-use crate::owner::Ownership;
+use crate::owner::{self, Ownership};
 use crate::stall::Frame;
 
-/// What only passes calls on, by module. Within the work of a library it is of no account.
+/// What only passes calls on or keeps bytes, by module. Within the work of a library it is
+/// of no account.
 const NEUTRAL: &[&str] = &[
     "std",
     "core",
     "alloc",
+    "arrayvec",
+    "bytes",
+    "either",
+    "hashbrown",
+    "indexmap",
+    "itoa",
+    "memchr",
+    "once_cell",
     "pin_project",
     "pin_project_lite",
-    "sync_wrapper",
+    "ryu",
     "serde",
     "serde_core",
+    "serde_path_to_error",
+    "smallvec",
+    "sync_wrapper",
+    "tokio_util::io",
+    "tokio_util::util",
 ];
 
 /// What polls and is polled around the work, by module.
@@ -190,14 +205,7 @@ enum Role {
 impl Stacked<'_> {
     fn place(&self) -> Option<Place> {
         let Some(users) = self.innermost_of_user(0) else {
-            return self
-                .work_below(self.frames.len())
-                .map(|(frame, leaf)| Place {
-                    frame,
-                    leaf,
-                    called_from: None,
-                    kind: PlaceKind::Librarys,
-                });
+            return self.without_user();
         };
         let awaits = users > 0 && self.is_polled_by_user(users - 1);
         if awaits && let Some((frame, leaf)) = self.work_below(users) {
@@ -219,6 +227,21 @@ impl Stacked<'_> {
             PlaceKind::Users
         };
         Some(self.of_user(users, kind))
+    }
+
+    fn without_user(&self) -> Option<Place> {
+        if let Some((frame, leaf)) = self.work_below(self.frames.len()) {
+            return Some(Place {
+                frame,
+                leaf,
+                called_from: None,
+                kind: PlaceKind::Librarys,
+            });
+        }
+        // Who called it may be inlined, and without debug info have no name.
+        let mut frames = 0..self.frames.len();
+        let waits = frames.find(|at| self.is_block_on(*at) && self.is_within_a_poll(at + 1))?;
+        Some(self.of_user(waits, PlaceKind::BlockOn))
     }
 
     fn of_user(&self, frame: usize, kind: PlaceKind) -> Place {
@@ -282,7 +305,14 @@ impl Stacked<'_> {
         if self.users[at] && !self.is_called_back(at) {
             return Role::Users;
         }
-        let Some(module) = self.frames.get(at).and_then(function_name::module) else {
+        let frame = &self.frames[at];
+        if owner::is_own(frame) {
+            return Role::Plumbing;
+        }
+        if owner::is_made_by_compiler(frame.function.as_deref().unwrap_or_default()) {
+            return Role::Neutral;
+        }
+        let Some(module) = function_name::module(frame) else {
             return Role::Neutral;
         };
         let is_in = |modules: &[&str]| {
@@ -313,6 +343,18 @@ impl Stacked<'_> {
             }
         }
         let krate = |at: usize| self.frames.get(at).and_then(function_name::krate);
+        // Its body may have no name; what it called of the same library has.
+        let is_named = |at: &usize| {
+            let name = self.function(*at).unwrap_or_default();
+            self.role(*at) == Role::Work
+                && function_name::body(name) == Body::Named
+                && krate(*at) == krate(outermost)
+        };
+        if self.function(outermost).is_some_and(async_name::is_bare)
+            && let Some(named) = (innermost..outermost).rev().find(is_named)
+        {
+            outermost = named;
+        }
         let of = krate(innermost);
         let mut core = innermost;
         for at in innermost..outermost {
@@ -362,3 +404,7 @@ impl Stacked<'_> {
         })
     }
 }
+
+#[cfg(test)]
+#[path = "place_tests.rs"]
+mod tests;

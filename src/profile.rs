@@ -266,13 +266,7 @@ impl Stall {
 
     /// Where it was, for a line of text.
     pub(crate) fn write_places(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let named = |place: &Place<'_>| {
-            let name = place.stack.culprit()?.short();
-            Some(match place.stack.for_whom() {
-                Some(whom) => format!("{name}, {whom}"),
-                None => name,
-            })
-        };
+        let named = |place: &Place<'_>| place.stack.place();
         let mut places = self.places();
         let first = places.next();
         let mut others = places
@@ -315,11 +309,8 @@ impl Stall {
 
     /// By what a part of it is counted together with others, as it is shown.
     pub(crate) fn name_of(&self, stack: Option<&Stack>) -> String {
-        if let Some(stack) = stack
-            && let Some(culprit) = stack.culprit()
-        {
-            let whom = stack.for_whom().map(|whom| format!(", {whom}"));
-            return culprit.short() + &whom.unwrap_or_default();
+        if let Some(place) = stack.and_then(Stack::place) {
+            return place;
         }
         match (&self.task, self.worker) {
             (Some(task), _) => match &task.location {

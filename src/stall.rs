@@ -326,8 +326,14 @@ impl fmt::Display for Frame {
     }
 }
 
-/// A path without what it has in common with the working directory.
+/// A path without what it has in common with the working directory, and that of a library
+/// without where libraries lie.
 fn relative(file: &str) -> &str {
+    if let Some((_, below)) = file.split_once("/registry/src/")
+        && let Some((_, library)) = below.split_once('/')
+    {
+        return library;
+    }
     static HERE: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
     let here = HERE.get_or_init(|| {
         // A filter of system calls can kill for `getcwd`; links of `/proc` are read anyway.
@@ -411,6 +417,15 @@ impl Stack {
     /// Whether this function of it is the user's.
     pub(crate) fn is_users(&self, at: usize) -> bool {
         self.users.contains(&at)
+    }
+
+    /// The culprit, and for whom it works; as it is shown.
+    pub(crate) fn place(&self) -> Option<String> {
+        let culprit = self.culprit()?.short();
+        Some(match self.for_whom() {
+            Some(whom) => format!("{culprit}, {whom}"),
+            None => culprit,
+        })
     }
 
     /// For what: the user's line, or handler, that a library works for; as it is shown.
