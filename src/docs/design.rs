@@ -248,8 +248,10 @@
 //! A fork write-protects all private pages of the parent and copies its page tables, with
 //! the lock of the memory map held; the time grows with the memory in use. Each thread
 //! that then writes to a page makes a copy of it, and waits for that lock. So the watchdog
-//! is late by a fork of a large process like all others. It is late alone, which excuses
-//! nobody: see below. `vfork` and `posix_spawn` do none of that.
+//! is late by a fork of a large process like all others: even a thread that only sleeps
+//! comes back after the fork, since its own stack is among those pages, and for the same
+//! reason no callback could run before. Durations are right all the same. The watchdog is
+//! late alone, which excuses nobody: see below. `vfork` and `posix_spawn` do none of that.
 //!
 //! # What a standstill is
 //! `src/watchdog/lateness.rs`. Time in which the whole process stood still, since it was
@@ -265,7 +267,10 @@
 //!    beside what it can have computed before: none.
 //! 4. A thread that slept in a poll or turn before has slept on, and none was woken: none,
 //!    since a stop, a freezer and a suspend wake all that sleep.
-//! 5. Otherwise there was one.
+//! 5. None that slept was woken, and the watchdog's thread had to wait for a page or to
+//!    copy one (`ru_minflt` and `ru_majflt` of `RUSAGE_THREAD`): none. Memory held it up,
+//!    as a fork does; a look needs no page otherwise.
+//! 6. Otherwise there was one.
 //!
 //! A standstill is one INFO event ([`docs::events`](crate::docs::events)), a gap in
 //! [`Health`](crate::Health), and [`Stall::suspended`](crate::Stall::suspended) of what

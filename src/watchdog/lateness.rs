@@ -24,6 +24,8 @@ struct Evidence {
     earlier_ns: u64,
     /// How often the watchdog's thread was given a CPU since.
     runs: Option<u64>,
+    /// How many pages the watchdog's thread had to wait for, or to copy.
+    faults: u64,
     /// For how long the machine was suspended.
     suspended_ns: u64,
     /// Threads that slept in a poll or turn before and after: those that were woken in
@@ -39,6 +41,10 @@ struct Evidence {
 /// A machine that is paused wakes nobody, and what was on its CPUs seems to have computed:
 /// but then the watchdog has slept once, until its timer, and done nothing else, and was
 /// woken late although no other thread had the CPU before it.
+///
+/// A watchdog that had to wait for a page was held up alone, as by a fork: one of many
+/// gigabytes takes long, and computes for little of that time on a busy machine. The looks
+/// of a watchdog need no page otherwise.
 fn standstill_ns(evidence: &Evidence, tolerance_ns: u64) -> u64 {
     let still_ns = evidence.late_ns.saturating_sub(evidence.waited_ns);
     if still_ns <= tolerance_ns {
@@ -49,8 +55,8 @@ fn standstill_ns(evidence: &Evidence, tolerance_ns: u64) -> u64 {
         return still_ns;
     }
     let computed = evidence.cpu_ns > evidence.earlier_ns + still_ns / 4;
-    let slept_on = evidence.slept_on > 0 && evidence.woken == 0;
-    if computed || slept_on { 0 } else { still_ns }
+    let alone = evidence.woken == 0 && (evidence.slept_on > 0 || evidence.faults > 0);
+    if computed || alone { 0 } else { still_ns }
 }
 
 /// What the watchdog's thread knows of its own lateness.
@@ -89,6 +95,7 @@ struct Baseline {
     clocks: ProcessClocks,
     /// How often the watchdog's thread had been given a CPU.
     runs: Option<u64>,
+    faults: u64,
     /// How often the thread has begun to wait since; 0 where a new one is to be taken.
     waits: u64,
 }
@@ -117,6 +124,7 @@ impl Lateness {
                 at_ns: looked_ns,
                 clocks: ProcessClocks::now(),
                 runs: self.own_runs(),
+                faults: os::page_faults(),
                 waits: 0,
             };
         }
@@ -149,6 +157,7 @@ impl Lateness {
             at_ns,
             clocks,
             runs,
+            faults,
             waits,
         } = self.before;
         let earlier_ns = planned_ns.saturating_sub(at_ns);
@@ -164,6 +173,7 @@ impl Lateness {
                 .own_runs()
                 .zip(runs)
                 .map(|(now, before)| now.saturating_sub(before)),
+            faults: os::page_faults().saturating_sub(faults),
             suspended_ns: now.suspended_ns.saturating_sub(clocks.suspended_ns),
             woken,
             slept_on,
@@ -227,6 +237,7 @@ mod tests {
         cpu_ns: 8 * MS,
         earlier_ns: 10 * MS,
         runs: Some(2),
+        faults: 0,
         suspended_ns: 0,
         woken: 0,
         slept_on: 0,
@@ -276,6 +287,16 @@ mod tests {
                 },
                 0,
             ),
+            ("it waited for a page", Evidence { faults: 1, ..LATE }, 0),
+            (
+                "it needed a page, and all were stopped",
+                Evidence {
+                    faults: 1,
+                    woken: 1,
+                    ..LATE
+                },
+                3_000,
+            ),
             (
                 "others were woken, to be stopped",
                 Evidence {
@@ -307,5 +328,30 @@ mod tests {
         for (what, evidence, expected_ms) in table {
             assert_eq!(standstill_ns(&evidence, 5 * MS), expected_ms * MS, "{what}");
         }
+    }
+
+    /// Sleeps twice, as a thread does that is stopped, or that waits for a page.
+    #[cfg(target_os = "linux")]
+    fn late_look(meanwhile: impl FnOnce()) -> Late {
+        let mut lateness = Lateness::new(5 * MS);
+        let looked_ns = 0;
+        lateness.begin_wait(looked_ns, &[]);
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        meanwhile();
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        let (planned_ns, now_ns) = (5 * MS, 10_005 * MS);
+        lateness.look(Some(planned_ns), now_ns, &[])
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn who_waits_for_a_page_is_late_alone() {
+        let standstill = |meanwhile: &dyn Fn()| late_look(meanwhile).standstill_ns;
+        let mut fresh = vec![0_u8; 4 << 20];
+        // The pages of the code itself are needed once.
+        standstill(&|| {});
+        assert!(standstill(&|| {}) > 0);
+        let touched = std::cell::RefCell::new(&mut fresh);
+        assert_eq!(standstill(&|| touched.borrow_mut()[1 << 20] = 1), 0);
     }
 }

@@ -72,7 +72,7 @@ pub(crate) use cpu_shortage::cpu_shortage;
 pub(crate) use event::AutoResetEvent;
 pub(crate) use modules::module_files;
 pub(crate) use own::{
-    ProcessClocks, leave_out, process_id, request_short_slice, touch_stack, usage,
+    ProcessClocks, leave_out, page_faults, process_id, request_short_slice, touch_stack, usage,
 };
 pub(crate) use own_stack::OwnStack;
 pub(crate) use symbolize::Symbolizer;

@@ -54,13 +54,23 @@ pub(crate) fn sleeps() -> u64 {
     count(&mut counts).map_or(0, |()| counts.sleeps)
 }
 
-fn count(into: &mut Usage) -> Option<()> {
+/// How many pages the calling thread has had to wait for, or to copy. Costs a system call
+/// that cannot wait.
+pub(crate) fn page_faults() -> u64 {
+    let count = |number: libc::c_long| u64::try_from(number).unwrap_or(0);
+    thread_usage().map_or(0, |usage| count(usage.ru_minflt) + count(usage.ru_majflt))
+}
+
+fn thread_usage() -> Option<libc::rusage> {
     // SAFETY: an all-zero rusage is a valid one; the kernel fills it.
     let mut rusage: libc::rusage = unsafe { std::mem::zeroed() };
     // SAFETY: `rusage` is valid for writes for the length of the call.
-    if unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut rusage) } != 0 {
-        return None;
-    }
+    let result = unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut rusage) };
+    (result == 0).then_some(rusage)
+}
+
+fn count(into: &mut Usage) -> Option<()> {
+    let rusage = thread_usage()?;
     let count = |number: libc::c_long| u64::try_from(number).unwrap_or(0);
     into.sleeps = count(rusage.ru_nvcsw);
     into.major_faults = count(rusage.ru_majflt);
