@@ -139,7 +139,7 @@ impl Account {
 pub(crate) struct Queued {
     /// The thread's number in the registry.
     pub(crate) thread: usize,
-    /// At the reading before this look; `None` where that was too long ago.
+    /// At the reading before this look; `None` where there was none lately.
     pub(crate) before_ns: Option<u64>,
     pub(crate) now_ns: u64,
 }

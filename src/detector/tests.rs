@@ -1010,8 +1010,10 @@ fn what_has_waited_by_the_kernels_count_is_excused_although_nobody_measured_it()
         (Some(60), 95, 0),
         (Some(60), 85, 1),
         (Some(60), 61, 1),
-        // The reading before was too long ago, and nobody else is known to have waited.
-        (None, 110, 1),
+        // There was none before, but it was in a wait at the first, as is known at its end;
+        // or nobody is known to have waited.
+        (None, 110, 0),
+        (None, 62, 1),
     ];
     for (before_ms, now_ms, stalls) in table {
         let mut world = World::new(1);

@@ -13,6 +13,8 @@ use crate::detector::waiting::Waiting;
 pub(crate) struct Unmeasured {
     /// From the reading before it all to the last; `None` where the thread is not known.
     queued: Option<Queued>,
+    /// At the first reading.
+    first_ns: u64,
     /// Of that time, what is excused whatever the thread has done.
     excused_ns: u64,
     /// For how long the watchdog waited for a CPU meanwhile.
@@ -38,7 +40,10 @@ impl Unmeasured {
             Some(queued) if queued.thread == now.thread => queued.now_ns = now.now_ns,
             // The worker has been handed to another thread, of which that does not say much.
             Some(_) => {}
-            none => *none = Some(now),
+            none => {
+                *none = Some(now);
+                self.first_ns = now.now_ns;
+            }
         }
     }
 
@@ -66,12 +71,13 @@ impl Unmeasured {
             return left_ns.min(self.watchdog_waited_ns);
         };
         // Without a reading from before, others speak for it, and what it has waited since.
-        let guessed_ns = match queued.before_ns {
-            Some(_) => 0,
-            None => waiting_ns.max(self.watchdog_waited_ns),
+        let (first_ns, guessed_ns) = match queued.before_ns {
+            Some(before_ns) => (before_ns, 0),
+            None => (self.first_ns, waiting_ns.max(self.watchdog_waited_ns)),
         };
-        let first_ns = queued.before_ns.or(measured.map(Waiting::first_wait_ns));
-        let credited_ns = first_ns.map_or(0, |first_ns| queued.now_ns.saturating_sub(first_ns));
+        let credited_ns = queued.now_ns.saturating_sub(first_ns);
+        // It has never waited for longer than that in all its life.
+        let guessed_ns = guessed_ns.min(queued.now_ns);
         left_ns.min(credited_ns.saturating_sub(waiting_ns) + guessed_ns)
     }
 }

@@ -150,11 +150,6 @@ impl Waiting {
         self.queued && self.last.0.runs == self.first.runs && at_ns <= self.at_ns
     }
 
-    /// How long it had waited in all its life when it was first looked at.
-    pub(crate) const fn first_wait_ns(&self) -> u64 {
-        self.first.wait_ns
-    }
-
     /// How long the thread has been on a CPU, waiting for one, and asleep.
     pub(crate) const fn shares(&self) -> Shares {
         Shares {

@@ -94,12 +94,8 @@ impl RunQueues {
             return;
         }
         let is_recent = self.now_ns.saturating_sub(before.at_ns) <= CONTENDED_NS;
-        let before_ns = if before.tid == tid {
-            is_recent.then_some(before.wait_ns)
-        } else {
-            // All that, since it began to run.
-            Some(0)
-        };
+        let is_known = before.tid == tid && is_recent;
+        let before_ns = is_known.then_some(before.wait_ns);
         let queued = Queued {
             thread,
             before_ns,
@@ -189,7 +185,7 @@ mod tests {
         let mut queues = RunQueues::new(clock, 1);
         // (since the look before, how long it had waited) -> by the reading before
         let table = [
-            (0, 70, Some(0)),
+            (0, 70, None),
             (5_000_000, 75, Some(70)),
             (CONTENDED_NS, 90, Some(75)),
             (CONTENDED_NS + 1, 95, None),
@@ -220,6 +216,8 @@ mod tests {
         let mut queues = RunQueues::new(clock, 1);
         queues.begin(clock.now_ns() + 3_600_000_000_000);
         queues.read(UNIT, thread, 70);
+        // Its origin may be just now.
+        sleep(Duration::from_millis(2));
         // The look was at that time, and only now is the thread read.
         queues.begin(clock.now_ns() - 2 * LATE_NS);
         queues.read(UNIT, thread, 90);
