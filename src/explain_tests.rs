@@ -120,7 +120,7 @@ fn threads() -> usize {
     // The kernel keeps 15 characters of a name.
     tasks
         .filter_map(|task| name(task.unwrap()).ok())
-        .filter(|name| THREAD_NAME.starts_with(name.trim_end()))
+        .filter(|name| name.trim_end() == &THREAD_NAME[..15])
         .count()
 }
 

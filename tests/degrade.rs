@@ -79,8 +79,6 @@ fn under_a_filter_a_program_without_sockets_makes_none() {
 }
 
 /// A stall by sleeping, then one by spinning, at their ends; and the health after.
-///
-/// Spins again if the machine gave the thread no CPU for most of it.
 fn two_stalls(builder: stallscope::Builder) -> (Stall, Stall, Health) {
     two_stalls_on(&multi_thread(2), builder)
 }
@@ -107,14 +105,8 @@ fn two_stalls_on(
         told.of(Phase::Ended)[0].stall.clone()
     };
     let blocked = stall(true);
-    let running = (0..20)
-        .map(|_| stall(false))
-        .find(|running| {
-            let starved = running.cause() == Cause::Starved;
-            assert!(!starved || running.waiting() > running.on_cpu());
-            !starved
-        })
-        .expect("it had a CPU for most of one in 20 stalls");
+    let running = stall(false);
+    assert_ne!(running.cause(), Cause::Starved, "{running}");
     (blocked, running, watchdog.health())
 }
 

@@ -207,23 +207,6 @@ fn nobody_is_blamed_for_threads_that_take_the_cpu() {
     assert_eq!(blamed, []);
 }
 
-/// Computes for so long, however long it has to wait meanwhile.
-fn compute(duration: Duration) {
-    let on_cpu = || {
-        let mut time = libc::timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
-        // SAFETY: a valid timespec for the length of the call.
-        let result = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
-        assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
-        let seconds = Duration::from_secs(time.tv_sec.try_into().unwrap());
-        seconds + Duration::from_nanos(time.tv_nsec.try_into().unwrap())
-    };
-    let start = on_cpu();
-    while on_cpu() - start < duration {}
-}
-
 #[test]
 fn nor_in_turns_and_polls_that_take_a_while_by_themselves() {
     let _alone = alone();
@@ -239,7 +222,7 @@ fn nor_in_turns_and_polls_that_take_a_while_by_themselves() {
             runtime.spawn(async move {
                 loop {
                     tokio::time::sleep(ms(7)).await;
-                    let work = async { compute(ms(4)) };
+                    let work = async { common::spin(ms(4)) };
                     if watched {
                         work.watched("work").await;
                     } else {

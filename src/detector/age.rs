@@ -1,5 +1,7 @@
 //! How old something is, and how much of its age counts.
 
+use crate::detector::observation::Queued;
+use crate::detector::unmeasured::Unmeasured;
 use crate::detector::waiting::{Shares, Spent, ThreadTimes, Waiting};
 
 /// How much of the time since the last look is nobody's stall.
@@ -19,7 +21,7 @@ impl Excuse {
         Excuse {
             standstill_ns: self.standstill_ns.min(lasted_ns),
             own_work_ns: self.own_work_ns.min(lasted_ns),
-            short_of_cpus_ns: self.short_of_cpus_ns.min(lasted_ns),
+            ..self
         }
     }
 }
@@ -44,17 +46,19 @@ pub(crate) struct Age {
     /// Of that, what is excused however short it is.
     own_work_ns: u64,
     waiting: Option<Waiting>,
+    unmeasured: Unmeasured,
 }
 
 impl Age {
     /// Of something that began at `since_ns`.
-    pub(crate) const fn new(since_ns: u64) -> Self {
+    pub(crate) fn new(since_ns: u64) -> Self {
         Age {
             since_ns,
             standstill_ns: 0,
             excused_ns: 0,
             own_work_ns: 0,
             waiting: None,
+            unmeasured: Unmeasured::default(),
         }
     }
 
@@ -67,36 +71,20 @@ impl Age {
     /// What is to be excused of it by the first look, and what the thread has done.
     pub(crate) fn first(mut self, now_ns: u64, excuse: Excuse, times: Option<ThreadTimes>) -> Self {
         let excuse = excuse.within(self.elapsed_ns(now_ns));
-        let excused_ns = self.excused_by(excuse);
-        self.advance(now_ns, Excuse::default(), times);
-        self.standstill_ns = excuse.standstill_ns;
-        self.own_work_ns = excuse.own_work_ns;
-        // A wait within a standstill is not taken off twice.
-        self.excused_ns = self.excused_ns.max(excused_ns);
+        self.advance(now_ns, excuse, times);
         self
-    }
-
-    /// How much is excused whatever the thread has done, as far as that is known by now.
-    fn excused_by(&self, excuse: Excuse) -> u64 {
-        let unmeasured_ns = match &self.waiting {
-            Some(_) => 0,
-            None => excuse.short_of_cpus_ns,
-        };
-        excuse
-            .standstill_ns
-            .max(excuse.own_work_ns)
-            .max(unmeasured_ns)
     }
 
     /// One tick later: what is to be excused of it, and what the thread has done.
     pub(crate) fn advance(&mut self, now_ns: u64, excuse: Excuse, times: Option<ThreadTimes>) {
         let before_ns = self.waiting_ns();
-        let excused_ns = self.excused_by(excuse);
+        let excused_ns = excuse.standstill_ns.max(excuse.own_work_ns);
+        if self.waiting.is_none() || times.is_none() {
+            self.unmeasured.excuse(excused_ns, excuse.short_of_cpus_ns);
+        }
         match (&mut self.waiting, times) {
             (Some(waiting), Some(times)) => waiting.update(now_ns, times),
-            (none @ None, Some(times)) => {
-                *none = Some(Waiting::since(now_ns, times.spent, times.polls));
-            }
+            (none @ None, Some(times)) => *none = Some(Waiting::from(now_ns, times)),
             (_, None) => {}
         }
         let after_ns = self.waiting_ns();
@@ -110,6 +98,13 @@ impl Age {
             .saturating_sub(before_ns.saturating_sub(after_ns));
     }
 
+    /// How long its thread has waited in all its life, by a reading at this look.
+    pub(crate) fn read(&mut self, queued: Option<Queued>) {
+        if let Some(queued) = queued {
+            self.unmeasured.read(queued);
+        }
+    }
+
     /// The same, now known to have begun at another time.
     pub(crate) fn starting(&self, since_ns: u64) -> Self {
         Age {
@@ -120,7 +115,10 @@ impl Age {
 
     /// Of what is left of it from then on, at the look that has been taken in last.
     pub(crate) fn again(&self, since_ns: u64) -> Self {
-        let age = Age::new(since_ns);
+        let age = Age {
+            unmeasured: self.unmeasured.again(),
+            ..Age::new(since_ns)
+        };
         match &self.waiting {
             Some(waiting) => {
                 let (spent, polls) = waiting.last();
@@ -139,15 +137,26 @@ impl Age {
         self.since_ns
     }
 
-    /// What the thread is known to have done with the time.
-    pub(crate) fn shares(&self) -> Shares {
-        self.waiting
-            .as_ref()
-            .map_or_else(Shares::default, Waiting::shares)
+    /// What the thread is known to have done with the time, with what is taken for a wait.
+    pub(crate) fn shares(&self, at_ns: u64) -> Shares {
+        let known = self.waiting.as_ref();
+        let known = known.map_or_else(Shares::default, Waiting::shares);
+        Shares {
+            waiting_ns: known.waiting_ns + self.unmeasured_wait_ns(at_ns),
+            ..known
+        }
     }
 
     fn waiting_ns(&self) -> u64 {
         self.waiting.as_ref().map_or(0, Waiting::waiting_ns)
+    }
+
+    /// How long the thread can have waited for a CPU while it was not measured.
+    fn unmeasured_wait_ns(&self, at_ns: u64) -> u64 {
+        let waiting = self.waiting.as_ref();
+        let measured_ns = waiting.map_or(0, |waiting| waiting.measured_ns(self.since_ns, at_ns));
+        let unmeasured_ns = self.elapsed_ns(at_ns).saturating_sub(measured_ns);
+        self.unmeasured.waited_ns(at_ns, unmeasured_ns, waiting)
     }
 
     /// The whole age, by the clock.
@@ -169,6 +178,7 @@ impl Age {
     pub(crate) fn own_ns(&self, at_ns: u64) -> u64 {
         let awake_ns = self.awake_ns(at_ns);
         let excused_ns = self.excused_ns.saturating_sub(self.standstill_ns);
+        let excused_ns = excused_ns + self.unmeasured_wait_ns(at_ns);
         let excused_ns = if excused_ns > awake_ns / 16 {
             excused_ns
         } else {

@@ -22,11 +22,12 @@ mod place;
 #[cfg(test)]
 mod tests;
 mod unit;
+mod unmeasured;
 mod waiting;
 mod weight;
 
 pub(crate) use observation::{
-    Account, FinishedSeen, Layer, Observation, PollId, PollSeen, Unit, WorkerSeen,
+    Account, FinishedSeen, Layer, Observation, PollId, PollSeen, Queued, Unit, WorkerSeen,
 };
 #[cfg_attr(not(target_os = "linux"), allow(unused_imports))]
 pub(crate) use waiting::ThreadState;
@@ -234,7 +235,8 @@ impl Detector {
         // The part of the standstill before something ended.
         let excuse = |end_ns| Excuse {
             standstill_ns: seen.standstill_ns.saturating_sub(seen.now_ns - end_ns),
-            ..Excuse::default()
+            own_work_ns: 0,
+            short_of_cpus_ns: seen.watchdog_waited_ns,
         };
         if held.has_episode() {
             if let Some(mut hold) = poll_over.filter(|hold| held.episode_is(Some(hold.seen.id))) {

@@ -134,6 +134,16 @@ impl Account {
     }
 }
 
+/// How long a thread has waited for CPUs in all its life, when that was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Queued {
+    /// The thread's number in the registry.
+    pub(crate) thread: usize,
+    /// At the reading before this look; `None` where there was none lately.
+    pub(crate) before_ns: Option<u64>,
+    pub(crate) now_ns: u64,
+}
+
 /// What can be held up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Unit {
@@ -161,6 +171,8 @@ pub(crate) struct Observation {
     pub(crate) times: Vec<(Unit, ThreadTimes)>,
     /// By worker, where that is known.
     pub(crate) accounts: Vec<Option<Account>>,
+    /// Of the threads that have been read at this look.
+    pub(crate) queued: Vec<(Unit, Queued)>,
 }
 
 impl Observation {

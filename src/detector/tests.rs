@@ -985,10 +985,120 @@ fn what_nobody_has_measured_while_the_watchdog_waited_for_a_cpu_is_excused() {
         world.wake(0);
         world.begin(7, 3, Some(0), 1);
         world.seen.watchdog_waited_ns = waited_ms * MS;
-        world.times(Unit::Worker(0), 2, 40, ThreadState::Queued);
+        world.times(Unit::Worker(0), 2, 40, ThreadState::OnCpu);
         world.look(21);
         assert_eq!(world.lines.len(), told);
-        world.seen.watchdog_waited_ns = 0;
+    }
+}
+
+/// That a thread has waited for so long in all, by the reading before and now.
+fn queued(thread: usize, before_ms: Option<u64>, now_ms: u64) -> Vec<(Unit, Queued)> {
+    let queued = Queued {
+        thread,
+        before_ns: before_ms.map(|ms| ms * MS),
+        now_ns: now_ms * MS,
+    };
+    vec![(Unit::Worker(0), queued)]
+}
+
+#[test]
+fn what_has_waited_by_the_kernels_count_is_excused_although_nobody_measured_it() {
+    // A turn of 50 ms that a late watchdog has seen once: by its count, its thread has
+    // waited for so long since the reading before.
+    let table = [
+        (Some(60), 110, 0),
+        (Some(60), 95, 0),
+        (Some(60), 85, 1),
+        (Some(60), 61, 1),
+        // There was none before, but it was in a wait at the first, as is known at its end;
+        // or nobody is known to have waited.
+        (None, 110, 0),
+        (None, 62, 1),
+    ];
+    for (before_ms, now_ms, stalls) in table {
+        let mut world = World::new(1);
+        // It has told nothing before.
+        world.seen.workers[0].driven = false;
+        world.look(0);
+        world.wake(0);
+        world.seen.queued = queued(7, before_ms, 61);
+        world.look(51);
+        world.park(0, 52);
+        world.seen.queued = queued(7, Some(61), now_ms);
+        world.look(53);
+        let blamed = world.told.iter().filter(|told| told.phase == Ended);
+        assert_eq!(blamed.count(), stalls, "{before_ms:?} {now_ms}");
+        if let (Some(before_ms), Some(told)) = (before_ms, world.told.first()) {
+            assert_eq!(
+                told.shares.waiting_ns,
+                (now_ms - before_ms) * MS,
+                "is told with it"
+            );
+        }
+    }
+}
+
+#[test]
+fn so_is_what_was_before_the_first_measurement_and_after_the_last() {
+    // 12 ms of which nothing is known; then 3 on a CPU, and a wait; then 17 of which
+    // nothing is known. All waits in it, by the kernel's count, and of those the measured.
+    for (all_ms, measured_ms, is_own) in [(55, 30, false), (55, 50, true), (36, 30, true)] {
+        let mut world = World::new(1);
+        world.look(0);
+        world.wake(0);
+        world.begin(7, 3, Some(0), 1);
+        world.look(5);
+        world.seen.queued = queued(7, Some(60), 62);
+        world.times(Unit::Worker(0), 50, 62, ThreadState::OnCpu);
+        world.look(13);
+        world.seen.queued = queued(7, Some(62), 62 + measured_ms);
+        world.times(Unit::Worker(0), 53, 62 + measured_ms, ThreadState::OnCpu);
+        world.look(16 + measured_ms);
+        world.seen.times.clear();
+        world.seen.queued = queued(7, Some(62 + measured_ms), 60 + all_ms);
+        world.end(7, 33 + measured_ms);
+        world.park(0, 33 + measured_ms);
+        world.look(34 + measured_ms);
+        let told = world.told.iter().any(|told| !told.is_starved);
+        assert_eq!(told, is_own, "{all_ms} {measured_ms}: {:?}", world.lines);
+    }
+}
+
+#[test]
+fn a_wait_that_goes_on_may_have_begun_before_the_first_measurement() {
+    // It is measured late, and then in a run queue. When it is given a CPU again, the
+    // kernel says for how long it was.
+    for (waited_ms, is_own) in [(38, false), (10, true)] {
+        let mut world = World::new(1);
+        world.look(0);
+        world.wake(0);
+        world.begin(7, 3, Some(0), 1);
+        for now_ms in [31, 35, 40] {
+            world.times(Unit::Worker(0), 50, 60, ThreadState::Queued);
+            for (_, times) in &mut world.seen.times {
+                times.spent.runs = 4;
+            }
+            world.seen.queued = queued(7, Some(60), 60);
+            world.look(now_ms);
+        }
+        assert_eq!(world.lines, [], "who waits is not blamed");
+        world.times(Unit::Worker(0), 51, 60 + waited_ms, ThreadState::OnCpu);
+        world.seen.queued = queued(7, Some(60), 60 + waited_ms);
+        world.look(41);
+        assert_eq!(world.lines.len(), usize::from(is_own), "{waited_ms}");
+    }
+}
+
+#[test]
+fn the_count_of_another_thread_excuses_nobody() {
+    for (thread, stalls) in [(7, 0), (8, 1)] {
+        let mut world = World::new(1);
+        world.look(0);
+        world.wake(0);
+        world.begin(7, 3, Some(0), 1);
+        world.seen.queued = queued(thread, Some(60), 80);
+        world.look(21);
+        assert_eq!(world.lines.len(), stalls, "{thread}");
     }
 }
 

@@ -135,10 +135,20 @@ impl Held {
     ) -> (Option<PollHold>, Option<TurnHold>) {
         let times = seen.times.iter().find(|(unit, _)| *unit == self.unit);
         let times = times.map(|(_, times)| *times);
-        (
+        let mut over = (
             self.advance_poll(worker, poll, seen, last_ns, times, detached),
             self.advance_turn(worker, seen, times, last_ns),
-        )
+        );
+        let queued = seen.queued.iter().find(|(unit, _)| *unit == self.unit);
+        let queued = queued.map(|(_, queued)| *queued);
+        for poll in self.poll.iter_mut().chain(&mut over.0) {
+            poll.age
+                .read(queued.filter(|queued| queued.thread == poll.seen.id.thread));
+        }
+        for turn in self.turn.iter_mut().chain(&mut over.1) {
+            turn.age.read(queued);
+        }
+        over
     }
 
     fn account<'a>(&self, seen: &'a Observation) -> Option<&'a Account> {
@@ -361,7 +371,7 @@ impl Held {
             start_ns: episode.start_ns,
             duration_ns,
             suspended_ns: age.standstill_ns(),
-            shares: age.shares(),
+            shares: age.shares(at_ns),
             cut_off: false,
         });
     }

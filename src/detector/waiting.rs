@@ -48,8 +48,12 @@ pub(crate) struct Waiting {
     since_ns: u64,
     first: Spent,
     first_polls: u64,
+    /// When it was last looked at.
+    at_ns: u64,
     /// At the last look.
     last: (Spent, u64),
+    /// At all looks it was in a run queue.
+    queued: bool,
     /// The last look that found it on a CPU, else the first, and its time.
     running: (u64, Spent),
     /// While it had a CPU, but that did not run.
@@ -67,7 +71,9 @@ impl Waiting {
             since_ns,
             first,
             first_polls,
+            at_ns: since_ns,
             last: (first, first_polls),
+            queued: false,
             running: (since_ns, first),
             stolen_ns: 0,
             cpu_ns: 0,
@@ -77,9 +83,19 @@ impl Waiting {
         }
     }
 
+    /// From this look on, which is the first.
+    pub(crate) fn from(now_ns: u64, times: ThreadTimes) -> Self {
+        Waiting {
+            queued: times.state == ThreadState::Queued,
+            ..Waiting::since(now_ns, times.spent, times.polls)
+        }
+    }
+
     pub(crate) fn update(&mut self, now_ns: u64, times: ThreadTimes) {
         let ThreadTimes { spent, polls, .. } = times;
+        self.at_ns = now_ns;
         self.last = (spent, polls);
+        self.queued &= times.state == ThreadState::Queued;
         let elapsed_ns = now_ns.saturating_sub(self.since_ns);
         let cpu_ns = spent.cpu_ns.saturating_sub(self.first.cpu_ns);
         let credited_ns = spent.wait_ns.saturating_sub(self.first.wait_ns);
@@ -121,6 +137,17 @@ impl Waiting {
     /// What the thread had spent at the last look, and how many watched polls begun.
     pub(crate) const fn last(&self) -> (Spent, u64) {
         self.last
+    }
+
+    /// For how much of the time from `start_ns` to `end_ns` it is known what it did.
+    pub(crate) fn measured_ns(&self, start_ns: u64, end_ns: u64) -> u64 {
+        let until_ns = self.at_ns.min(end_ns);
+        until_ns.saturating_sub(self.since_ns.max(start_ns))
+    }
+
+    /// Whether it has been in one wait for a CPU from the first look to this time.
+    pub(crate) const fn has_only_waited(&self, at_ns: u64) -> bool {
+        self.queued && self.last.0.runs == self.first.runs && at_ns <= self.at_ns
     }
 
     /// How long the thread has been on a CPU, waiting for one, and asleep.

@@ -42,13 +42,13 @@
 //! has been seen.
 //!
 //! # On the thread that looks
-//! `src/watchdog/patrol.rs`, `observe.rs`, `account.rs`, `lateness.rs`, `src/detector/`,
+//! `src/watchdog/patrol.rs`, `observe.rs`, `account.rs`, `run_queue.rs`, `lateness.rs`, `src/detector/`,
 //! `src/probes.rs`, `src/os/linux/thread.rs`. Once a tick:
 //!
 //! | what | bound |
 //! |---|---|
 //! | reads slots and counters | 1,024 threads; atomic loads |
-//! | reads `/proc/self/task/TID/stat`, `schedstat`, `syscall` | of threads whose poll or turn goes on, of up to 16 workers with `install`; none takes the lock of the memory map |
+//! | reads `/proc/self/task/TID/stat`, `schedstat`, `syscall` | of threads whose poll or turn goes on, of up to 16 workers with `install`; for a second after the start, and after each sign that somebody waits for a CPU, of 16 more; none takes the lock of the memory map |
 //! | opens one of them | where it is not kept open; the call waits while the kernel enlarges the process's table of files |
 //! | own lateness: `schedstat`, `clock_gettime` | twice a look at most |
 //! | hands on to queues | three of fixed size; full ones drop. Where a queue is full and its reader has lost its CPU within a read, this thread yields until that is over |
@@ -231,6 +231,7 @@
 //! | threads, names | 1,024 entries of 7 KiB, 256 names; histograms 270 KiB at most for each name and thread |
 //! | stocks | 0.7 MiB, 14 KiB for each CPU up to 64, 48 KiB for tracked futures |
 //! | tracked futures | 65,536 of some 200 bytes |
+//! | threads' waits for a CPU | 24 KiB for each watchdog |
 //! | copies of stacks | 1 MiB, and eight buffers of 256 KiB, made as they are needed; up to 16 MiB each for larger stacks, until the request is over; where its handler is still at work then, until the buffer is used again |
 //! | unwind tables | as large as `.eh_frame` and `.eh_frame_hdr` of all modules, once for each different setting of `signal` that watchdogs use; and 128 KiB of what is known of calls |
 //! | symbolizer | results 2 MiB, units of debug info 4 MiB, an index; [`docs::stacks`](crate::docs::stacks) has what was measured. Debug info that is compressed 64 MiB; less where a limit or a control group leaves too little |

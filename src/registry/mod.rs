@@ -39,6 +39,7 @@ pub(crate) use labels::{Label, MAX_LABELS};
 pub(crate) use ready::{note_tracking, stocks, uses_tracking};
 pub(crate) use tag::{LabelId, Place, RuntimeId, TIMED, Tag, Timing, runtime_in};
 pub(crate) use thread::Thread;
+pub(crate) use threads::MAX_THREADS;
 
 /// All that watchdogs of this process share.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize};
 use super::thread::Thread;
 
 /// How many threads at once can have their polls watched.
-const MAX_THREADS: usize = 1024;
+pub(crate) const MAX_THREADS: usize = 1024;
 
 /// Entries by number. One that is made stays; a thread that ends leaves its entry to
 /// the next.

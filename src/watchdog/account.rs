@@ -1,18 +1,11 @@
 //! What the threads of workers have done since the last tick, and since when they are at it.
 
-use crate::detector::{
-    Account, Detector, Observation, Spent, ThreadState, ThreadTimes, Unit, WorkerSeen,
-};
+use crate::detector::{Account, Detector, Observation, Spent, Unit, WorkerSeen};
 use crate::registry::registry;
 use crate::watchdog::observe::Observer;
 
 /// Of more workers it would cost too much to ask each thread at each tick.
 const MANY_WORKERS: usize = 16;
-
-/// For how long threads of workers without hooks are asked about at each look, once one
-/// has been seen waiting for a CPU: what is young now may have to be excused then. At
-/// all times it would double what the watchdog costs.
-const CONTENDED_NS: u64 = 1_000_000_000;
 
 /// What is known of a worker.
 #[derive(Clone, Copy, Debug)]
@@ -70,11 +63,6 @@ impl Observer {
         seen: &mut Observation,
         last_ns: u64,
     ) {
-        let is_queued = |(_, times): &(Unit, ThreadTimes)| times.state == ThreadState::Queued;
-        // The thread that looks is one of those that wait, and was the first to know.
-        if seen.watchdog_waited_ns > 0 || seen.times.iter().any(is_queued) {
-            self.contended_until_ns = seen.now_ns.saturating_add(CONTENDED_NS);
-        }
         seen.accounts.clear();
         self.known.resize(seen.workers.len(), None);
         for index in 0..seen.workers.len() {
@@ -107,7 +95,7 @@ impl Observer {
         let place = self.runtime.place_of(index).pack();
         let thread = before.map(|known| known.thread);
         let thread = thread.or_else(|| self.runtime.thread_of(index))?;
-        let matters = is_hooked(thread, place) || seen.now_ns < self.contended_until_ns;
+        let matters = is_hooked(thread, place) || self.run_queues.is_contended();
         let now = match before {
             _ if !matters || self.known.len() > MANY_WORKERS => None,
             // It sleeps.
@@ -118,6 +106,10 @@ impl Observer {
             }) if worker.parked && worker.parks == before.parks => Some(spent),
             _ => self.probes.of(thread).ok()?.spent(),
         };
+        if let Some(now) = now {
+            let unit = Unit::Worker(index);
+            self.run_queues.read(unit, thread, now.wait_ns);
+        }
         self.known[index] = Some(Known {
             thread,
             worker: *worker,
@@ -267,7 +259,7 @@ mod tests {
         while !knows(&observer) || !seen.workers[0].parked {
             assert!(Instant::now() < deadline, "{seen:?}");
             sleep(Duration::from_millis(1));
-            observer.observe(&detector, &mut seen);
+            observer.observe(&detector, None, &mut seen);
         }
         (observer, detector, seen)
     }
@@ -293,7 +285,7 @@ mod tests {
         });
         receive.recv().unwrap();
         sleep(Duration::from_millis(100));
-        observer.observe(&detector, &mut seen);
+        observer.observe(&detector, None, &mut seen);
         let (began_ns, _) = seen.accounts[0].unwrap().began.unwrap();
         assert!(began_ns >= spawned_ns + 200_000);
         assert!(seen.now_ns - began_ns >= 50_000_000, "{seen:?}");
@@ -314,7 +306,7 @@ mod tests {
         let spawned_ns = observer.clock.now_ns();
         runtime.spawn(async { compute(Duration::from_millis(200)) });
         sleep(Duration::from_millis(100));
-        observer.observe(&detector, &mut seen);
+        observer.observe(&detector, None, &mut seen);
         let worker = seen.workers[0];
         let began = seen.accounts[0].and_then(|account| account.began);
         let since_ns = began.map_or(seen.now_ns - worker.computed_ns, |(began_ns, _)| began_ns);

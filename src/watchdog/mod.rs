@@ -6,6 +6,7 @@ pub(crate) mod investigator;
 mod lateness;
 mod observe;
 mod patrol;
+mod run_queue;
 mod shared;
 mod stalled_thread;
 pub(crate) mod transition;

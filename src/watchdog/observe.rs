@@ -13,6 +13,7 @@ use crate::room::room_for;
 use crate::runtime::Runtime;
 use crate::slot::Poll;
 use crate::watchdog::account::Known;
+use crate::watchdog::run_queue::RunQueues;
 
 /// For how many polls in progress there is room from the start; more ask for memory once.
 const MANY_POLLS: usize = 64;
@@ -26,19 +27,19 @@ pub(crate) struct Observer {
     pub(super) probes: Probes,
     /// By worker, as of the last tick.
     pub(super) known: Vec<Option<Known>>,
-    /// Until then all threads of workers are asked about at each look.
-    pub(super) contended_until_ns: u64,
+    pub(super) run_queues: RunQueues,
 }
 
 impl Observer {
     pub(crate) fn new(clock: &'static Calibrated, runtime: Runtime, driven: Arc<Driven>) -> Self {
+        let run_queues = RunQueues::new(clock, MANY_POLLS + runtime.workers());
         Observer {
             clock,
             runtime,
             driven,
             probes: Probes::default(),
             known: Vec::new(),
-            contended_until_ns: 0,
+            run_queues,
         }
     }
 
@@ -52,6 +53,7 @@ impl Observer {
             finished: room_for(polls),
             times: room_for(polls + workers),
             accounts: vec![None; workers],
+            queued: room_for(polls + workers),
             ..Observation::default()
         };
         // Written once, so that their pages are there, and empty all the same.
@@ -62,8 +64,13 @@ impl Observer {
     }
 
     /// Fills `seen`, which still holds what was seen last; but for standstills, of which
-    /// it knows nothing.
-    pub(crate) fn observe(&mut self, detector: &Detector, seen: &mut Observation) {
+    /// it knows nothing. It was to look at `planned_ns`, if that was planned.
+    pub(crate) fn observe(
+        &mut self,
+        detector: &Detector,
+        planned_ns: Option<u64>,
+        seen: &mut Observation,
+    ) {
         self.look_at_slots(detector, seen);
         self.probes.forget_ended();
         // After the slots: a poll that is still there at the next tick was there
@@ -73,8 +80,11 @@ impl Observer {
         // Before the kernel is asked: that takes longer than all the rest, and were this
         // thread held up in it, everything would seem to have gone on for as long.
         let last_ns = std::mem::replace(&mut seen.now_ns, self.clock.now_ns());
+        self.run_queues.begin(seen.now_ns);
         self.look_at_threads(detector, seen);
+        self.look_for_contention(planned_ns, seen);
         self.look_at_workers(detector, seen, last_ns);
+        self.look_at_run_queues(seen);
         if !self.is_multi_thread() {
             for worker in &mut seen.workers {
                 worker.driven = self.driven.holds(worker, seen.now_ns);
@@ -111,7 +121,7 @@ impl Observer {
     fn poll(&self, thread: usize, polls: &[Poll]) -> Option<PollSeen> {
         let (outermost, inner) = polls.split_first()?;
         let place = Tag::unpack(outermost.stamp.tag).place;
-        if place.runtime != self.runtime.id() && place.runtime != RuntimeId::default() {
+        if !self.may_poll(place) {
             return None;
         }
         let id = PollId {
@@ -177,8 +187,11 @@ impl Observer {
         times: &mut Vec<(Unit, ThreadTimes)>,
     ) {
         if times.iter().all(|(known, _)| *known != unit)
-            && let Some(of_thread) = thread.and_then(|thread| self.times(thread))
+            && let Some(thread) = thread
+            && let Some(of_thread) = self.times(thread)
         {
+            let wait_ns = of_thread.spent.wait_ns;
+            self.run_queues.read(unit, thread, wait_ns);
             times.push((unit, of_thread));
         }
     }
@@ -196,11 +209,14 @@ impl Observer {
     fn polls_apart(&self) -> bool {
         let mut apart = false;
         registry().for_each_thread(|_, thread| {
-            let runtime = Place::unpack(thread.place()).runtime;
-            apart |= thread.polls_apart()
-                && (runtime == self.runtime.id() || runtime == RuntimeId::default());
+            apart |= thread.polls_apart() && self.may_poll(Place::unpack(thread.place()));
         });
         apart
+    }
+
+    /// Whether what is polled there is this runtime's, or nobody's.
+    pub(super) fn may_poll(&self, place: Place) -> bool {
+        place.runtime == self.runtime.id() || place.runtime == RuntimeId::default()
     }
 
     /// Whether a worker has woken, or some thread polls apart, since `seen`.

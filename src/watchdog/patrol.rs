@@ -99,13 +99,7 @@ impl Patrol {
         let mut calm = Calm::default();
         let mut lateness = Lateness::new(self.shared.tolerance_ns);
         loop {
-            self.observer.observe(&self.detector, &mut seen);
-            let late = lateness.look(planned_ns, seen.now_ns, &seen.times);
-            seen.standstill_ns = late.standstill_ns;
-            seen.watchdog_waited_ns = late.waited_ns;
-            self.note_standstill(seen.standstill_ns, seen.now_ns);
-            let next_id = &mut || registry().next_stall_id();
-            self.detector.observe(&seen, next_id, &mut told);
+            self.look(planned_ns, &mut lateness, &mut seen, &mut told);
             self.shared.ticked_ns.store(seen.now_ns, Relaxed);
             self.hand_on(&mut told, &seen);
             self.ask_whether_driven(&seen);
@@ -135,8 +129,26 @@ impl Patrol {
                 break;
             }
         }
-        self.detector.stop(self.clock.now_ns(), &mut told);
+        self.look(planned_ns, &mut lateness, &mut seen, &mut told);
+        self.detector.stop(seen.now_ns, &mut told);
         self.hand_on(&mut told, &seen);
+    }
+
+    /// Observes and detects.
+    fn look(
+        &mut self,
+        planned_ns: Option<u64>,
+        lateness: &mut Lateness,
+        seen: &mut Observation,
+        told: &mut Vec<Told>,
+    ) {
+        self.observer.observe(&self.detector, planned_ns, seen);
+        let late = lateness.look(planned_ns, seen.now_ns, &seen.times);
+        seen.standstill_ns = late.standstill_ns;
+        seen.watchdog_waited_ns = late.waited_ns;
+        self.note_standstill(seen.standstill_ns, seen.now_ns);
+        let next_id = &mut || registry().next_stall_id();
+        self.detector.observe(seen, next_id, told);
     }
 
     /// Has the turn of a current-thread runtime that grows old looked into.

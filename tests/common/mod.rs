@@ -122,10 +122,38 @@ impl Told {
     }
 }
 
+/// Computes for so long, however long it has to wait for a CPU meanwhile.
 pub fn spin(duration: Duration) {
-    let start = Instant::now();
-    while start.elapsed() < duration {
-        std::hint::spin_loop();
+    let start = on_cpu();
+    while on_cpu().saturating_sub(start) < duration {
+        let before = Instant::now();
+        while before.elapsed() < duration.min(Duration::from_micros(10)) {
+            std::hint::spin_loop();
+        }
+    }
+}
+
+/// How long this thread has been on a CPU; where that cannot be known, the time.
+pub fn on_cpu() -> Duration {
+    #[cfg(target_os = "linux")]
+    {
+        let mut time = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        #[allow(unsafe_code)]
+        // SAFETY: a valid timespec for the length of the call.
+        let result = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+        assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+        Duration::new(
+            time.tv_sec.unsigned_abs(),
+            time.tv_nsec.unsigned_abs() as u32,
+        )
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+        START.get_or_init(Instant::now).elapsed()
     }
 }
 
