@@ -121,11 +121,13 @@ pub(crate) struct Part<'a> {
     pub(crate) cause: &'a Cause,
     pub(crate) time_ns: u64,
     pub(crate) severity: Severity,
+    pub(crate) held_by: Option<&'a Holder>,
 }
 
 impl Stall {
     fn part<'a>(&self, stack: Option<&'a Stack>, cause: &'a Cause, time_ns: u64) -> Part<'a> {
         Part {
+            held_by: None,
             finding: Fingerprint::of(self, stack, cause),
             stack,
             cause,
@@ -293,10 +295,16 @@ impl Stall {
     fn parts_by_finding(&self) -> Vec<Part<'_>> {
         let mut parts: Vec<Part<'_>> = Vec::new();
         for place in self.places() {
-            let part = self.part(Some(place.stack), place.cause, place.time_ns);
+            let part = Part {
+                held_by: place.held_by,
+                ..self.part(Some(place.stack), place.cause, place.time_ns)
+            };
             let known = parts.iter_mut().find(|known| known.finding == part.finding);
             match known {
-                Some(known) => known.time_ns += part.time_ns,
+                Some(known) => {
+                    known.time_ns += part.time_ns;
+                    known.held_by = known.held_by.or(part.held_by);
+                }
                 None => parts.push(part),
             }
         }

@@ -218,7 +218,7 @@ fn who_holds_a_lock_is_named() {
     let _alone = alone();
     let runtime = multi_thread(2);
     let told = Told::default();
-    let _watchdog = told.watch(&runtime);
+    let watchdog = told.watch(&runtime);
     let runs = std::env::var("STALLSCOPE_RUNS").map_or(4, |runs| runs.parse().unwrap());
     let mut problems = Vec::new();
     for (function, scenario) in named() {
@@ -255,6 +255,11 @@ fn who_holds_a_lock_is_named() {
         }
         println!("{}: named {right} of {runs}", scenario.name);
     }
+    let report = watchdog.report();
+    for form in [report.to_string(), report.to_markdown(), report.to_html()] {
+        assert!(form.contains("held by worker "), "{form}");
+    }
+    assert!(report.to_json().contains("\"held_by\":"));
     assert!(problems.is_empty(), "{problems:#?}");
 }
 
