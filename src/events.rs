@@ -43,6 +43,7 @@ macro_rules! tell {
             culprit_ms = stall.places().next().map(|place| ms(place.time())),
             seen_ms = ms(stall.seen()),
             leaf = stall.stack().and_then(Stack::leaf).map(Frame::shown_function),
+            held_by = stall.held_by().map(tracing::field::display),
             suppressed = $suppressed,
             "{}",
             $event

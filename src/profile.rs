@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::escape::part;
+use crate::holder::Holder;
 use crate::report::Fingerprint;
 use crate::severity::Severity;
 use crate::stall::{Cause, Stack, Stall, StallKind, Task};
@@ -45,6 +46,9 @@ pub(crate) struct SeenPlace {
     pub(crate) samples: u64,
     pub(crate) cause: Cause,
     pub(crate) severity: Option<Severity>,
+    /// Who held the lock that it waited for there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) held_by: Option<Holder>,
 }
 
 /// One of the places where a stall's time went: see [`Stall::places`].
@@ -56,6 +60,7 @@ pub struct Place<'a> {
     of_ns: u64,
     samples: u64,
     severity: Option<Severity>,
+    held_by: Option<&'a Holder>,
 }
 
 impl<'a> Place<'a> {
@@ -92,6 +97,11 @@ impl<'a> Place<'a> {
         self.severity
     }
 
+    /// Who held the lock that the thread waited for there: see [`Stall::held_by`].
+    pub const fn held_by(&self) -> Option<&'a Holder> {
+        self.held_by
+    }
+
     const fn percent(&self) -> u64 {
         percent_of(self.time_ns, self.of_ns)
     }
@@ -111,11 +121,13 @@ pub(crate) struct Part<'a> {
     pub(crate) cause: &'a Cause,
     pub(crate) time_ns: u64,
     pub(crate) severity: Severity,
+    pub(crate) held_by: Option<&'a Holder>,
 }
 
 impl Stall {
     fn part<'a>(&self, stack: Option<&'a Stack>, cause: &'a Cause, time_ns: u64) -> Part<'a> {
         Part {
+            held_by: None,
             finding: Fingerprint::of(self, stack, cause),
             stack,
             cause,
@@ -148,6 +160,7 @@ impl Stall {
                 of_ns: self.duration_ns,
                 samples: 1,
                 severity: Some(self.severity),
+                held_by: None,
             }),
         };
         let profile = self.profile.as_deref();
@@ -161,9 +174,37 @@ impl Stall {
                 of_ns: self.duration_ns,
                 samples: place.samples,
                 severity: place.severity,
+                held_by: place.held_by.as_ref(),
             })
         });
         alone.into_iter().chain(places)
+    }
+
+    /// Who held the lock that it waited for, where that is proven.
+    ///
+    /// Of a stall whose [cause](Stall::cause) is [`Cause::Lock`]: another thread that was
+    /// seen holding the very lock while this one slept. Known are
+    /// - locks that are held exclusively by a thread with a stall of its own, watched by any
+    ///   watchdog of the process: `Mutex` and `RwLock` of std, `Mutex` and `RwLock` of
+    ///   `parking_lot`, by the code that would drop the guard if the holder panicked now.
+    ///   Linux on x86-64 alone;
+    /// - mutexes of pthreads (glibc), which name their owner, whoever that is.
+    ///
+    /// `None` says nothing: who holds it may be a thread that is not watched or a task that
+    /// is not being polled, it may read (of a `RwLock`), or have a guard that cannot be
+    /// followed. Costs nothing while no stall waits for a lock; while one does, some 100 us
+    /// for each look at another stalled thread, on a thread of the library.
+    ///
+    /// ```
+    /// # fn show(stall: &stallscope::Stall) {
+    /// if let Some(holder) = stall.held_by() {
+    ///     println!("waits for a lock that was held by {holder}");
+    /// }
+    /// # }
+    /// ```
+    pub fn held_by(&self) -> Option<&Holder> {
+        let first = self.places().next().filter(|_| self.cause == Cause::Lock);
+        first.and_then(|place| place.held_by)
     }
 
     /// How much of its duration is laid to places, told or not.
@@ -254,10 +295,16 @@ impl Stall {
     fn parts_by_finding(&self) -> Vec<Part<'_>> {
         let mut parts: Vec<Part<'_>> = Vec::new();
         for place in self.places() {
-            let part = self.part(Some(place.stack), place.cause, place.time_ns);
+            let part = Part {
+                held_by: place.held_by,
+                ..self.part(Some(place.stack), place.cause, place.time_ns)
+            };
             let known = parts.iter_mut().find(|known| known.finding == part.finding);
             match known {
-                Some(known) => known.time_ns += part.time_ns,
+                Some(known) => {
+                    known.time_ns += part.time_ns;
+                    known.held_by = known.held_by.or(part.held_by);
+                }
                 None => parts.push(part),
             }
         }
@@ -284,6 +331,9 @@ impl Stall {
                     write!(f, " ({} %)", place.percent())?;
                 } else if let Some(leaf) = place.stack.leaf() {
                     write!(f, " ({})", leaf.shown_function())?;
+                }
+                if let Some(holder) = self.held_by() {
+                    write!(f, ", held by {holder}")?;
                 }
             }
             None => {

@@ -84,6 +84,20 @@ pub(crate) fn waits_for_lock(stack: &Stack) -> bool {
     names.clone().all(|name| !any(name, &NO_LOCKS)) && names.any(|name| any(name, &LOCKS))
 }
 
+/// Whether one of these functions has this in its name or its file's.
+pub(crate) fn passes(frames: &[Frame], part: &str) -> bool {
+    let names = frames
+        .iter()
+        .flat_map(|frame| [frame.function.as_deref(), frame.file.as_deref()]);
+    names.flatten().any(|name| name.contains(part))
+}
+
+/// Whether one of these functions waits for a condition, which lets the lock go.
+pub(crate) fn waits_for_condition(frames: &[Frame]) -> bool {
+    let names = ["Condvar", "condvar", "pthread_cond"];
+    names.iter().any(|part| passes(frames, part))
+}
+
 /// Whether the culprit's own code computes: nothing that it calls matters by itself.
 pub(crate) fn computes(stack: &Stack) -> bool {
     let called = stack.culprit.and_then(|at| stack.frames.get(..at));

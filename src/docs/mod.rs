@@ -29,6 +29,7 @@ pub mod events {
     //! | `off_cpu_ms` | how long it is known to have slept |
     //! | `waiting_ms` | how long it is known to have waited for a CPU |
     //! | `culprit` | the innermost function of the user's code where most of the time went, with file and line |
+    //! | `held_by` | who held the lock that it waited for, where that is proven: [`Stall::held_by`](crate::Stall::held_by) |
     //! | `culprit_ms` | how much of the time is laid to it |
     //! | `seen_ms` | how much of the time is laid to places in all |
     //! | `leaf` | what it called |

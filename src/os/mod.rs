@@ -33,7 +33,7 @@ pub(crate) use platform::{
     AutoResetEvent, Capturer, DEFAULT_SIGNAL, DETECTION, OwnStack, ProcessClocks, Symbolizer,
     ThreadProbe, cpu_shortage, interpose, is_futex, is_usable_signal, leave_out, module_files,
     page_faults, process_id, request_short_slice, syscall_name, terminal_columns, thread_id,
-    touch_stack, usage,
+    thread_name, touch_stack, usage,
 };
 
 /// The processor's time stamp counter; `None` where there is none that can be
@@ -94,6 +94,46 @@ pub(crate) struct Captured {
     pub(crate) at: Option<Ticks>,
     /// Its stack, the innermost address first; all others are return addresses.
     pub(crate) stack: Result<Vec<u64>, Miss>,
+    /// What it may wait for, if it sleeps on a futex.
+    pub(crate) waits_for: Option<LockWait>,
+    /// The locks, of those that were looked for, that it holds.
+    pub(crate) holds: Vec<Held>,
+}
+
+/// What a thread that sleeps on a futex may wait for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LockWait {
+    /// The locks that it can be, by where their words are.
+    pub(crate) locks: Vec<Wanted>,
+    /// The thread that owns the lock, if it is a mutex of pthreads.
+    pub(crate) owner: Option<i32>,
+}
+
+/// A lock that some thread may wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    /// Where its word is.
+    pub(crate) address: u64,
+    pub(crate) kind: LockKind,
+}
+
+/// Whose lock it can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LockKind {
+    /// std's `Mutex`, or its `RwLock`, which readers wait for.
+    Std,
+    /// std's `RwLock`, which writers wait for, elsewhere than at its word.
+    StdWriter,
+    /// One of `parking_lot`.
+    ParkingLot,
+}
+
+/// A lock that a thread holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub(crate) lock: Wanted,
+    /// The function with the guard: its place on the stack.
+    pub(crate) frame: usize,
 }
 
 /// What a thread is doing at one instant.

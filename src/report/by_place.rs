@@ -19,6 +19,7 @@ fn sampled(id: u64, ms: u64, times: &[u64]) -> Stall {
         stack("std::fs::read", &format!("shop::{name}"), number + 1)
     };
     let places = (0..).zip(times).map(|(number, ms)| SeenPlace {
+        held_by: None,
         stack: at(number).filter(|_| number > 0),
         time_ns: ms * MS,
         samples: 2,

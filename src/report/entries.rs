@@ -118,6 +118,8 @@ fn nothing(fingerprint: Fingerprint, cause: Cause) -> Hotspot {
         kind: StallKind::Turn,
         stack: None,
         described_ns: 0,
+        held_by: None,
+        held_ns: 0,
         location: None,
         counts: SeverityCounts::default(),
         durations: Summary::default(),
@@ -139,7 +141,15 @@ fn added_up(first: Hotspot, all: &[&Hotspot]) -> Hotspot {
     while workers.len() > MAX_WORKERS {
         workers.pop_last();
     }
+    let holding = speaker(
+        all,
+        |hotspot| (hotspot.held_by.is_some(), hotspot.held_ns),
+        |hotspot| &hotspot.held_by,
+    );
+    let holding = holding.filter(|_| first.stack.is_some());
     Hotspot {
+        held_by: holding.and_then(|hotspot| hotspot.held_by.clone()),
+        held_ns: holding.map_or(0, |hotspot| hotspot.held_ns),
         counts: counts(all, |hotspot| &hotspot.counts),
         durations: summary(all, |hotspot| &hotspot.durations),
         tasks: bounded(tasks),

@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 use crate::advice::{self, Advice};
 use crate::escape::part;
 use crate::histogram::{Histogram, Summary};
+use crate::holder::Holder;
 use crate::profile::Part;
 use crate::report::SeverityCounts;
-use crate::stall::{Cause, Frame, Location, Stack, Stall, StallKind};
+use crate::stall::{Cause, Frame, Location, Stack, Stall, StallKind, is_zero};
 
 /// How many names of tasks are kept of one finding.
 pub(super) const MAX_TASKS: usize = 32;
@@ -79,6 +80,11 @@ pub struct Hotspot {
     pub(crate) stack: Option<Stack>,
     /// How long that stall was, which all of the above is of.
     pub(crate) described_ns: u64,
+    /// Of the longest stall of which it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) held_by: Option<Holder>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) held_ns: u64,
     pub(crate) location: Option<Location>,
     pub(crate) counts: SeverityCounts,
     pub(crate) durations: Summary,
@@ -115,6 +121,12 @@ impl Hotspot {
     /// time that it spent there.
     pub const fn stack(&self) -> Option<&Stack> {
         self.stack.as_ref()
+    }
+
+    /// Who held the lock that the longest of its stalls waited for of which that is known;
+    /// see [`Stall::held_by`](crate::Stall::held_by).
+    pub const fn held_by(&self) -> Option<&Holder> {
+        self.held_by.as_ref()
     }
 
     /// How many stalls, each by the severity of the time that it spent there.
@@ -256,6 +268,8 @@ impl Adding {
                 advice: advice::of(part.cause, None),
                 stack: None,
                 described_ns: 0,
+                held_by: None,
+                held_ns: 0,
                 location: stall.task().and_then(|task| task.location().cloned()),
                 counts: SeverityCounts::default(),
                 durations: Summary::default(),
@@ -281,6 +295,13 @@ impl Adding {
             hotspot.described_ns = part.time_ns;
             hotspot.culprit = stall.name_of(part.stack);
             hotspot.stack = part.stack.cloned();
+        }
+        if let Some(holder) = part.held_by
+            && part.time_ns > hotspot.held_ns
+            && hotspot.fingerprint != Fingerprint::other()
+        {
+            hotspot.held_ns = part.time_ns;
+            hotspot.held_by = Some(holder.clone());
         }
         if let Some(task) = stall.task()
             && (hotspot.tasks.len() < MAX_TASKS || hotspot.tasks.contains_key(task.name()))

@@ -227,6 +227,9 @@ pub(crate) fn problem(hotspot: &Hotspot) -> String {
             }
         }
     }
+    if let Some(holder) = hotspot.held_by() {
+        let _ = write!(text, " The lock was held by {holder}: shorten that first.");
+    }
     if !hotspot.is_programs() {
         text.push_str(" The code is not to blame for it.");
     }

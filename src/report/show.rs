@@ -217,7 +217,10 @@ impl Shown<'_> {
         let columns = self.style.columns.max(40);
         writeln!(f, "  - {}", elide(&hotspot.culprit, columns - 4))?;
         let mut line = String::new();
-        let advice = prose(&hotspot.advice.short);
+        let mut advice = prose(&hotspot.advice.short);
+        if let Some(holder) = hotspot.held_by() {
+            advice = format!("it was held by {holder}; {advice}");
+        }
         for word in advice.split(' ') {
             let word = elide(word, columns - 4);
             if !line.is_empty() && line.chars().count() + word.chars().count() + 5 > columns {

@@ -82,6 +82,28 @@ impl Subjected {
         }
     }
 
+    /// Until there is a stack; which of these locks the thread holds then, by the function
+    /// that has the guard.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn holds(
+        &mut self,
+        locks: &[Wanted],
+        is_it: impl Fn(&Captured) -> bool,
+    ) -> Vec<(Held, String)> {
+        self.capturer.look_for(locks.to_vec());
+        let captured = self.until(None, |captured| is_whole(captured) && is_it(captured));
+        let addresses = captured.stack.unwrap();
+        let name = |held: &Held| {
+            let names = self.names(&addresses[held.frame..=held.frame]);
+            names.last().cloned().unwrap_or_default()
+        };
+        captured
+            .holds
+            .iter()
+            .map(|held| (*held, name(held)))
+            .collect()
+    }
+
     pub(crate) fn names(&self, addresses: &[u64]) -> Vec<String> {
         let frames = crate::os::Symbolizer::default().symbolize(addresses, self.capturer.modules());
         let names = frames.iter().filter_map(|frame| frame.function());

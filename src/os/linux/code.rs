@@ -16,6 +16,21 @@ pub(crate) trait Code {
 
     /// Whether a module has code there.
     fn is_code(&self, address: u64) -> bool;
+
+    /// Whether a module has there what nothing can write to.
+    fn is_constant(&self, _address: u64) -> bool {
+        false
+    }
+
+    /// The beginning of the function that holds this address, and its table of call sites.
+    fn call_sites(&self, _address: u64) -> Option<(u64, u64)> {
+        None
+    }
+
+    /// See [`Tables::saves`](super::modules::Tables::saves).
+    fn saves(&self, _address: u64, _save: &mut dyn FnMut(u16, Option<i64>)) -> Option<()> {
+        None
+    }
 }
 
 impl Code for [Module] {
@@ -32,6 +47,21 @@ impl Code for [Module] {
         // Asked for each word of a stack: most are in no module.
         let module = self.iter().find(|module| module.range.contains(&address));
         module.is_some_and(|module| module.code.iter().any(|code| code.contains(&address)))
+    }
+
+    fn is_constant(&self, address: u64) -> bool {
+        let module = self.iter().find(|module| module.range.contains(&address));
+        module.is_some_and(|module| module.fixed.iter().any(|fixed| fixed.contains(&address)))
+    }
+
+    fn call_sites(&self, address: u64) -> Option<(u64, u64)> {
+        let module = self.iter().find(|module| module.range.contains(&address))?;
+        module.tables.as_ref()?.call_sites(address)
+    }
+
+    fn saves(&self, address: u64, save: &mut dyn FnMut(u16, Option<i64>)) -> Option<()> {
+        let module = self.iter().find(|module| module.range.contains(&address))?;
+        module.tables.as_ref()?.saves(address, save)
     }
 }
 

@@ -138,6 +138,15 @@ fn registers_of(context: &libc::ucontext_t) -> Registers {
         sp: register(libc::REG_RSP),
         fp: Some(register(libc::REG_RBP)),
         lr: 0,
+        kept: [
+            libc::REG_RBX,
+            libc::REG_RBP,
+            libc::REG_R12,
+            libc::REG_R13,
+            libc::REG_R14,
+            libc::REG_R15,
+        ]
+        .map(|index| Some(register(index))),
     }
 }
 
@@ -149,5 +158,6 @@ fn registers_of(context: &libc::ucontext_t) -> Registers {
         sp: context.uc_mcontext.sp,
         fp: Some(fp),
         lr,
+        kept: [None; 6],
     }
 }

@@ -45,13 +45,36 @@ const STACK_POINTER: u8 = 4;
 const FRAME_POINTER: u8 = 5;
 
 /// Reads one instruction.
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
-impl Reader<'_> {
-    fn byte(&mut self) -> Option<u8> {
+impl<'a> Reader<'a> {
+    pub(super) const fn new(bytes: &'a [u8]) -> Self {
+        Reader { bytes, at: 0 }
+    }
+
+    /// Prefixes and the byte after them.
+    pub(super) fn opcode(&mut self) -> Option<(Prefixes, u8)> {
+        let mut prefixes = Prefixes::default();
+        loop {
+            match self.byte()? {
+                0x66 => prefixes.short = true,
+                0x67 => prefixes.short_address = true,
+                0xf0 => prefixes.lock = true,
+                0x64 | 0x65 => prefixes.segment = true,
+                0x26 | 0x2e | 0x36 | 0x3e | 0xf2 | 0xf3 => {}
+                rex @ 0x40..=0x4f => {
+                    prefixes.rex = rex;
+                    return Some((prefixes, self.byte()?));
+                }
+                opcode => return Some((prefixes, opcode)),
+            }
+        }
+    }
+
+    pub(super) fn byte(&mut self) -> Option<u8> {
         let byte = self.bytes.get(self.at).copied();
         self.at += 1;
         byte
@@ -69,42 +92,39 @@ impl Reader<'_> {
 
 /// What follows most opcodes: a register, and a register or a place in memory.
 #[derive(Clone, Copy, Debug)]
-struct Operands {
-    register: u8,
+pub(super) struct Operands {
+    pub(super) register: u8,
     /// The bits of `register` that belong to the opcode where there is no second operand.
-    extension: u8,
+    pub(super) extension: u8,
     /// The other register, unless it is a place in memory.
-    other: Option<u8>,
-    /// The register that the place is counted from, and how far it is from there.
+    pub(super) other: Option<u8>,
+    /// The register that the place is counted from, unless there is an index as well, and
+    /// how far it is from there.
     base: Option<u8>,
-    offset: i64,
+    pub(super) offset: i64,
     /// The place is counted from the next instruction.
-    by_word: bool,
+    pub(super) by_word: bool,
+    /// The register that the place is counted from, and the one that is added so often (as
+    /// a power of 2).
+    pub(super) from: Option<u8>,
+    pub(super) index: Option<(u8, u8)>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Prefixes {
-    short: bool,
+pub(super) struct Prefixes {
+    pub(super) short: bool,
     short_address: bool,
-    rex: u8,
+    /// Other threads see the instruction as one.
+    pub(super) lock: bool,
+    /// Its place in memory is counted from one of the thread's own.
+    pub(super) segment: bool,
+    pub(super) rex: u8,
 }
 
 /// The instruction at `address`: how long it is, and what it does.
 pub(crate) fn decode(address: u64, bytes: &[u8]) -> Option<(usize, Does)> {
-    let mut reader = Reader { bytes, at: 0 };
-    let mut prefixes = Prefixes::default();
-    let opcode = loop {
-        match reader.byte()? {
-            0x66 => prefixes.short = true,
-            0x67 => prefixes.short_address = true,
-            0x26 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65 | 0xf0 | 0xf2 | 0xf3 => {}
-            rex @ 0x40..=0x4f => {
-                prefixes.rex = rex;
-                break reader.byte()?;
-            }
-            opcode => break opcode,
-        }
-    };
+    let mut reader = Reader::new(bytes);
+    let (prefixes, opcode) = reader.opcode()?;
     let does = match opcode {
         0x0f => second_map(&mut reader, prefixes)?,
         0xc4 | 0xc5 | 0x62 => vector(&mut reader, opcode)?,
@@ -133,7 +153,7 @@ pub(crate) fn decode(address: u64, bytes: &[u8]) -> Option<(usize, Does)> {
     Some((reader.at, does))
 }
 
-fn operands(reader: &mut Reader<'_>, rex: u8) -> Option<Operands> {
+pub(super) fn operands(reader: &mut Reader<'_>, rex: u8) -> Option<Operands> {
     let mode = reader.byte()?;
     let (kind, low) = (mode >> 6, mode & 7);
     let mut operands = Operands {
@@ -143,6 +163,8 @@ fn operands(reader: &mut Reader<'_>, rex: u8) -> Option<Operands> {
         base: None,
         offset: 0,
         by_word: false,
+        from: None,
+        index: None,
     };
     if kind == 3 {
         operands.other = Some(low | (rex & 1) << 3);
@@ -154,6 +176,9 @@ fn operands(reader: &mut Reader<'_>, rex: u8) -> Option<Operands> {
         let third = reader.byte()?;
         base = third & 7;
         has_index = third >> 3 & 7 != 4 || rex & 2 != 0;
+        if has_index {
+            operands.index = Some((third >> 3 & 7 | (rex & 2) << 2, third >> 6));
+        }
     }
     let length = match kind {
         0 if base == 5 => 4,
@@ -167,8 +192,9 @@ fn operands(reader: &mut Reader<'_>, rex: u8) -> Option<Operands> {
         0
     };
     operands.by_word = kind == 0 && low == 5;
-    let is_none = kind == 0 && base == 5 || has_index;
-    operands.base = (!is_none).then_some(base | (rex & 1) << 3);
+    let has_base = kind != 0 || base != 5;
+    operands.from = has_base.then_some(base | (rex & 1) << 3);
+    operands.base = operands.from.filter(|_| !has_index);
     Some(operands)
 }
 

@@ -27,6 +27,8 @@ mod entry;
 mod event;
 mod files;
 mod frame;
+#[cfg(target_arch = "x86_64")]
+mod guards;
 mod handler;
 mod image;
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
@@ -34,7 +36,12 @@ mod instruction;
 #[cfg(all(feature = "interpose", target_env = "gnu"))]
 mod interpose;
 mod known;
+#[cfg(target_arch = "x86_64")]
+mod landing;
 mod loaded;
+mod lock_wait;
+#[cfg(target_arch = "x86_64")]
+mod machine;
 mod memory;
 mod memory_left;
 mod modules;
@@ -47,6 +54,8 @@ mod position;
 mod proof_tests;
 mod ranges;
 mod region;
+#[cfg(target_arch = "x86_64")]
+mod release;
 mod request;
 mod sections;
 mod signal;
@@ -78,7 +87,7 @@ pub(crate) use own_stack::OwnStack;
 pub(crate) use symbolize::Symbolizer;
 pub(crate) use syscalls::syscall_name;
 pub(crate) use terminal::terminal_columns;
-pub(crate) use thread::{ThreadProbe, thread_id};
+pub(crate) use thread::{ThreadProbe, thread_id, thread_name};
 
 /// Whether a system call waits on a futex, as locks do.
 pub(crate) const fn is_futex(number: i64) -> bool {

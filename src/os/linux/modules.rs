@@ -6,7 +6,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use gimli::{BaseAddresses, EhFrame, NativeEndian, UnwindSection};
+use gimli::{
+    BaseAddresses, EhFrame, EndianSlice, FrameDescriptionEntry, NativeEndian, Pointer,
+    RegisterRule, UnwindContext, UnwindSection,
+};
 
 use crate::os::ModuleFile;
 use crate::os::platform::loaded::{Generation, Loaded, LoadedModule, generation};
@@ -24,6 +27,8 @@ pub(crate) struct Module {
     pub(crate) build_id: Option<Arc<str>>,
     /// Address ranges of code.
     pub(crate) code: Vec<Range<u64>>,
+    /// Of what nothing can write to.
+    pub(crate) fixed: Vec<Range<u64>>,
     pub(crate) tables: Option<Tables>,
 }
 
@@ -99,15 +104,64 @@ impl Tables {
     }
 
     fn function_of(&self, entry: u64) -> Option<Range<u64>> {
-        let frames = EhFrame::new(&self.frames, NativeEndian);
-        let bases = BaseAddresses::default().set_eh_frame(self.frames_address);
-        let offset = usize::try_from(entry.checked_sub(self.frames_address)?).ok()?;
-        let entry = frames.fde_from_offset(&bases, offset.into(), EhFrame::cie_from_offset);
-        let entry = entry.ok()?;
+        let entry = self.entry_at(entry)?;
         let start = entry.initial_address();
         Some(start..start.saturating_add(entry.len()))
     }
+
+    fn entry_at(&self, entry: u64) -> Option<Entry<'_>> {
+        let offset = usize::try_from(entry.checked_sub(self.frames_address)?).ok()?;
+        let (frames, bases) = (self.frames(), self.bases());
+        let entry = frames.fde_from_offset(&bases, offset.into(), EhFrame::cie_from_offset);
+        entry.ok()
+    }
+
+    fn frames(&self) -> EhFrame<EndianSlice<'_, NativeEndian>> {
+        EhFrame::new(&self.frames, NativeEndian)
+    }
+
+    fn bases(&self) -> BaseAddresses {
+        BaseAddresses::default().set_eh_frame(self.frames_address)
+    }
+
+    /// What describes the function that holds this address; only where there is a header.
+    fn entry_of(&self, address: u64) -> Option<Entry<'_>> {
+        let Index::Header(at, header) = &self.index else {
+            return None;
+        };
+        let entry = self.entry_at(entry_by_header(*at, header, address)?)?;
+        entry.contains(address).then_some(entry)
+    }
+
+    /// The beginning of the function that holds this address, and its table of call sites.
+    pub(crate) fn call_sites(&self, address: u64) -> Option<(u64, u64)> {
+        let entry = self.entry_of(address)?;
+        match entry.lsda()? {
+            Pointer::Direct(table) => Some((entry.initial_address(), table)),
+            Pointer::Indirect(_) => None,
+        }
+    }
+
+    /// Where a function has saved registers of its caller, as distances from the end of its
+    /// frame: `save` is called with the register's number in DWARF, and `None` for one that
+    /// is lost. `None` where nothing is known.
+    pub(crate) fn saves(&self, address: u64, save: &mut dyn FnMut(u16, Option<i64>)) -> Option<()> {
+        let entry = self.entry_of(address)?;
+        let (frames, bases) = (self.frames(), self.bases());
+        let mut context = UnwindContext::new();
+        let row = entry.unwind_info_for_address(&frames, &bases, &mut context, address);
+        for (register, rule) in row.ok()?.registers() {
+            match rule {
+                RegisterRule::Undefined | RegisterRule::SameValue => {}
+                RegisterRule::Offset(offset) => save(register.0, Some(*offset)),
+                _ => save(register.0, None),
+            }
+        }
+        Some(())
+    }
 }
+
+type Entry<'a> = FrameDescriptionEntry<EndianSlice<'a, NativeEndian>>;
 
 /// How the header's table is to be written (Linux Standard Base 5, "Exception Frames"):
 /// a count of four bytes, and pairs of addresses relative to the header in four bytes each.
@@ -204,11 +258,18 @@ fn module_of(listed: LoadedModule<'_>) -> Option<Module> {
         .iter()
         .filter(|header| header.p_type == libc::PT_LOAD)
         .collect();
-    let code = loads
+    let of_flag = |flag: u32, is_set: bool| -> Vec<Range<u64>> {
+        let chosen = loads
+            .iter()
+            .filter(|header| (header.p_flags & flag != 0) == is_set);
+        chosen.map(|header| range_of(bias, header)).collect()
+    };
+    let (code, mut fixed) = (of_flag(libc::PF_X, true), of_flag(libc::PF_W, false));
+    // What the loader has filled in, and made so.
+    let relocated = headers
         .iter()
-        .filter(|header| header.p_flags & libc::PF_X != 0)
-        .map(|header| range_of(bias, header))
-        .collect();
+        .filter(|header| header.p_type == libc::PT_GNU_RELRO);
+    fixed.extend(relocated.map(|header| range_of(bias, header)));
     let note = headers
         .iter()
         .filter(|header| header.p_type == libc::PT_NOTE)
@@ -224,6 +285,7 @@ fn module_of(listed: LoadedModule<'_>) -> Option<Module> {
         range: range_of_all(&listed)?,
         build_id: note,
         code,
+        fixed,
         tables,
     };
     if module.tables.is_none() {

@@ -16,6 +16,8 @@ pub(crate) struct Position {
     pub(crate) doing: Doing,
     /// Program counter and stack pointer, unless it runs.
     pub(crate) at: Option<(u64, u64)>,
+    /// The address of the futex that it waits on.
+    pub(crate) futex: Option<u64>,
 }
 
 impl Position {
@@ -54,20 +56,33 @@ impl Position {
             return Some(Position {
                 doing: Doing::Running,
                 at: None,
+                futex: None,
             });
         }
         let mut words = text.split(' ');
         let number = words.next()?.parse().ok()?;
         let hexadecimal = |word: &str| u64::from_str_radix(word.trim_start_matches("0x"), 16).ok();
         let (pc, sp) = (words.next_back()?, words.next_back()?);
+        let mut argument = || words.next().and_then(hexadecimal);
+        let futex = (number == libc::SYS_futex)
+            .then(|| (argument(), argument()))
+            .and_then(|(address, operation)| address.filter(|_| waits(operation)));
         Some(Position {
             doing: match number {
                 -1 => Doing::Faulting,
                 number => Doing::Blocked(number),
             },
             at: Some((hexadecimal(pc)?, hexadecimal(sp)?)),
+            futex,
         })
     }
+}
+
+/// Whether an operation on a futex is to wait for a change of its word.
+fn waits(operation: Option<u64>) -> bool {
+    let operation = operation.and_then(|operation| i32::try_from(operation).ok());
+    let kind = operation.map(|operation| operation & libc::FUTEX_CMD_MASK);
+    matches!(kind, Some(libc::FUTEX_WAIT | libc::FUTEX_WAIT_BITSET))
 }
 
 #[cfg(test)]
@@ -91,5 +106,21 @@ mod tests {
         for bad in ["", "230", "230 0x1", "x 0x1 0x2", "230 y z"] {
             assert_eq!(parse(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_futex_is_known_where_it_is_waited_on() {
+        let number = libc::SYS_futex;
+        for (arguments, futex) in [
+            ("0x7f08 0x80 0x2", Some(0x7f08)),
+            ("0x7f08 0x189 0x2", Some(0x7f08)),
+            ("0x7f08 0x81 0x1", None),
+        ] {
+            let text = format!("{number} {arguments} 0x0 0x0 0x0 0x7ffd10 0x55a0");
+            let position = Position::parse(text.as_bytes()).unwrap();
+            assert_eq!(position.futex, futex, "{arguments}");
+        }
+        let read = Position::parse(b"0 0x7f08 0x80 0x2 0x0 0x0 0x0 0x7ffd10 0x55a0").unwrap();
+        assert_eq!(read.futex, None, "another call");
     }
 }

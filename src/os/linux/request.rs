@@ -81,6 +81,8 @@ struct Entry {
     sp: AtomicU64,
     fp: AtomicU64,
     lr: AtomicU64,
+    /// 0 where it is not known.
+    kept: [AtomicU64; 6],
     /// How many bytes were wanted from the stack pointer on; [`FOREIGN`] for a stack that
     /// is not the thread's.
     length: AtomicUsize,
@@ -155,6 +157,7 @@ impl Entry {
             sp: AtomicU64::new(0),
             fp: AtomicU64::new(0),
             lr: AtomicU64::new(0),
+            kept: [const { AtomicU64::new(0) }; 6],
             length: AtomicUsize::new(0),
             task: AtomicU64::new(0),
             at: AtomicU64::new(0),
@@ -275,6 +278,7 @@ impl Request {
                 sp: entry.sp.load(Relaxed),
                 fp: Some(entry.fp.load(Relaxed)),
                 lr: entry.lr.load(Relaxed),
+                kept: entry.kept.each_ref().map(|kept| Some(kept.load(Relaxed))),
             },
             task: Some(entry.task.load(Relaxed)).filter(|task| *task != 0),
             at: entry.at.load(Relaxed),
@@ -381,6 +385,9 @@ impl Claim {
         entry.sp.store(registers.sp, Relaxed);
         entry.fp.store(registers.fp.unwrap_or(0), Relaxed);
         entry.lr.store(registers.lr, Relaxed);
+        for (place, kept) in entry.kept.iter().zip(registers.kept) {
+            place.store(kept.unwrap_or(0), Relaxed);
+        }
         let sp = usize::try_from(registers.sp).unwrap_or(0);
         let (low, high) = (entry.low.load(Relaxed), entry.high.load(Relaxed));
         if sp < low || sp >= high || !sp.is_multiple_of(WORD) {

@@ -24,6 +24,7 @@ fn registers(sp: usize) -> Registers {
         sp: sp as u64,
         fp: None,
         lr: 0,
+        kept: [None; 6],
     }
 }
 

@@ -15,6 +15,13 @@ pub(crate) fn thread_id() -> i32 {
     unsafe { libc::gettid() }
 }
 
+/// The name of a thread of this process.
+pub(crate) fn thread_name(tid: i32) -> Option<String> {
+    let name = std::fs::read(format!("/proc/self/task/{tid}/comm")).ok()?;
+    let name = String::from_utf8_lossy(name.trim_ascii_end()).into_owned();
+    (!name.is_empty()).then_some(name)
+}
+
 /// Reads what one thread is doing. A look takes some 6 us where the thread's files are
 /// kept open, three times as long where not. No look allocates, or takes the lock of the
 /// process's memory map.

@@ -25,6 +25,8 @@ const UNKNOWN: u64 = 8;
 const SEARCH: u64 = 256 * 1024;
 /// In so many frames of one stack.
 const MOST_SEARCHES: u32 = 3;
+/// How many functions of one stack are looked at for guards.
+const MOST_NOTED: usize = 128;
 /// How many answers about calls and frames are kept.
 const KEPT_AGREEMENTS: usize = 4096;
 const KEPT_DEPTHS: usize = 256;
@@ -43,7 +45,14 @@ impl std::fmt::Debug for StackCopy {
 }
 
 impl StackCopy {
-    fn read(&self, address: u64) -> Result<u64, ()> {
+    /// The byte at an address.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    pub(crate) fn byte(&self, address: u64) -> Option<u8> {
+        let offset = usize::try_from(address.checked_sub(self.start)?).ok()?;
+        self.bytes.get(offset).copied()
+    }
+
+    pub(crate) fn read(&self, address: u64) -> Result<u64, ()> {
         let offset = usize::try_from(address.checked_sub(self.start).ok_or(())?).map_err(|_| ())?;
         let word = self.bytes.get(offset..offset + 8).ok_or(())?;
         Ok(u64::from_ne_bytes(word.try_into().map_err(|_| ())?))
@@ -60,6 +69,20 @@ pub(crate) struct Registers {
     /// The return address of a leaf on aarch64.
     #[cfg_attr(not(target_arch = "aarch64"), allow(dead_code))]
     pub(crate) lr: u64,
+    pub(crate) kept: Kept,
+}
+
+/// The registers that a called function leaves as they were, as far as they are known; on
+/// x86-64 `rbx`, `rbp` and `r12` to `r15`, elsewhere none.
+pub(crate) type Kept = [Option<u64>; 6];
+
+/// One function of a stack that was unwound.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unwound {
+    pub(crate) pc: u64,
+    /// Whether it goes on at `pc` after a call.
+    pub(crate) is_return: bool,
+    pub(crate) sp: u64,
 }
 
 /// What proves that a stack is right.
@@ -75,6 +98,8 @@ pub(crate) enum Proof {
 #[derive(Clone, Debug)]
 struct Walk {
     addresses: Ends,
+    /// The innermost ones.
+    frames: Vec<Unwound>,
     at: FrameAddress,
     regs: UnwindRegsNative,
     /// The frame is what a signal's handler returns to.
@@ -83,6 +108,16 @@ struct Walk {
 }
 
 impl Walk {
+    fn note(&mut self) {
+        if self.frames.len() < MOST_NOTED {
+            self.frames.push(Unwound {
+                pc: self.at.address(),
+                is_return: self.at.is_return_address(),
+                sp: self.regs.sp(),
+            });
+        }
+    }
+
     fn place(&self) -> Place {
         Place {
             pc: self.at.address(),
@@ -104,6 +139,8 @@ pub(crate) struct Unwinder {
     depths: Known<u64, Option<Depth>>,
     /// How many frames may be left yet, of all that are tried for one stack.
     frames_left: usize,
+    /// Of the last stack that was proven.
+    frames: Vec<Unwound>,
 }
 
 impl std::fmt::Debug for Unwinder {
@@ -122,6 +159,7 @@ impl Unwinder {
             agreements: Known::new(KEPT_AGREEMENTS),
             depths: Known::new(KEPT_DEPTHS),
             frames_left: 0,
+            frames: Vec::new(),
         }
     }
 
@@ -176,6 +214,12 @@ impl Unwinder {
         &self.modules
     }
 
+    /// The functions of the stack that was proven last, the innermost first.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    pub(crate) fn frames(&self) -> &[Unwound] {
+        &self.frames
+    }
+
     /// The stack as addresses, the innermost first; of many the two ends. Fails unless it
     /// is proven: each frame's return address must follow a call that can have led to the
     /// next inner frame, from the innermost on to where the stack must lead.
@@ -187,13 +231,16 @@ impl Unwinder {
     ) -> Result<Vec<u64>, Miss> {
         let mut addresses = Ends::default();
         addresses.push(from.pc);
-        let walk = Walk {
+        self.frames.clear();
+        let mut walk = Walk {
             addresses,
+            frames: Vec::new(),
             at: FrameAddress::from_instruction_pointer(from.pc),
             regs: native(&from),
             of_signal: false,
             searches: 0,
         };
+        walk.note();
         self.frames_left = MAX_FRAMES;
         self.walk(walk, stack, proof)
     }
@@ -230,8 +277,10 @@ impl Unwinder {
                 walk.of_signal = self.agreement(next, place.inner()) == Agreement::None;
                 FrameAddress::from_return_address(next).ok_or(Miss::Unproven)?
             };
+            walk.note();
         }
         if proven {
+            self.frames = walk.frames;
             Ok(walk.addresses.into_addresses())
         } else if self.frames_left == 0 {
             Err(Miss::TooDeep)

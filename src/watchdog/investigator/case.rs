@@ -164,6 +164,7 @@ impl Case {
             open.have_next_stack(0);
             self.look(&mut open, capturers);
         } else if told.phase == Phase::Ended {
+            capturers.waits.end(told.id);
             self.take_last_words(&mut open, capturers);
         }
         let judgement = cause::judge(&Evidence {

@@ -7,7 +7,9 @@
 //! running thread's stack is the process's.
 
 mod case;
+mod holding;
 mod lacks;
+mod lock_waits;
 mod moment;
 mod one_poll;
 mod open;
@@ -26,13 +28,17 @@ use crossbeam_queue::SegQueue;
 use crate::clock::Calibrated;
 use crate::error::Error;
 use crate::isolate::isolated;
-use crate::os::{self, AutoResetEvent, Capturer, SignalUse};
+use crate::os::{self, AutoResetEvent, Capturer, SignalUse, Wanted};
 use crate::registry::lock;
 use crate::threads;
+
+use crate::watchdog::investigator::lock_waits::LockWaits;
 
 pub(crate) use case::{Case, CaseSettings};
 
 const THREAD_NAME: &str = "stallscope-look";
+/// How many locks are looked for on one stack.
+const MOST_LOCKS: usize = 16;
 
 /// The service that the process's watchdogs use now.
 static CURRENT: Mutex<Option<Arc<Service>>> = Mutex::new(None);
@@ -108,16 +114,29 @@ impl Investigator {
 
 /// Takes stacks; one for each signal that watchdogs want running threads asked with.
 #[derive(Debug, Default)]
-struct Capturers(Vec<(SignalUse, Capturer)>);
+struct Capturers {
+    by_signal: Vec<(SignalUse, Capturer)>,
+    /// What the threads of all stalls wait for.
+    waits: LockWaits,
+}
 
 impl Capturers {
     fn of(&mut self, signals: SignalUse) -> &mut Capturer {
-        let known = self.0.iter().position(|(known, _)| *known == signals);
+        let mut all = self.by_signal.iter();
+        let known = all.position(|(known, _)| *known == signals);
         let at = known.unwrap_or_else(|| {
-            self.0.push((signals, Capturer::new(signals)));
-            self.0.len() - 1
+            self.by_signal.push((signals, Capturer::new(signals)));
+            self.by_signal.len() - 1
         });
-        &mut self.0[at].1
+        &mut self.by_signal[at].1
+    }
+
+    /// One that looks for the locks that others than this stall wait for.
+    fn looking_for_locks(&mut self, signals: SignalUse, stall: u64) -> &mut Capturer {
+        let locks: Vec<Wanted> = self.waits.locks_but(stall).take(MOST_LOCKS).collect();
+        let capturer = self.of(signals);
+        capturer.look_for(locks);
+        capturer
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use crate::detector::{Told, WorkerSeen};
-use crate::os::Doing;
+use crate::os::{Doing, Held};
 use crate::watchdog::investigator::moment::Moment;
 use crate::watchdog::investigator::one_poll::{OneSleep, Tasks};
 use crate::watchdog::investigator::profile::{Extent, Pace, Profile};
@@ -35,6 +35,10 @@ pub(super) struct Open {
     pub(super) asked: Option<Moment>,
     /// It has been counted that there is no stack.
     pub(super) is_missed: bool,
+    /// Of the stack that its thread was last captured with: the locks that it holds.
+    pub(super) last_held: (Vec<u64>, Vec<Held>),
+    /// When it was last looked for locks that others wait for.
+    pub(super) looked_for_locks_ns: u64,
     pub(super) sleep: OneSleep,
     pub(super) tasks: Tasks,
 }
@@ -54,6 +58,8 @@ impl Open {
             tries_left: TRIES,
             asked: None,
             is_missed: false,
+            last_held: (Vec::new(), Vec::new()),
+            looked_for_locks_ns: 0,
             sleep: OneSleep::default(),
             tasks: Tasks::default(),
         }

@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use crate::cause::Judgement;
 use crate::clock::ns_of;
+use crate::holder::Holder;
+use crate::os::LockKind;
 use crate::profile::{Profile, SeenPlace};
 use crate::severity::{Severity, Thresholds};
 use crate::stall::Stack;
 use crate::trim;
-use crate::watchdog::investigator::profile::Extent;
+use crate::watchdog::investigator::lock_waits::Proof;
+use crate::watchdog::investigator::profile::{Extent, Holding};
 use crate::watchdog::investigator::tally::Tally;
 use crate::watchdog::transition::Whereabouts;
 
@@ -50,6 +53,7 @@ struct Group<'a> {
     longest_ns: u64,
     tally: Tally,
     by_times: Option<Judgement>,
+    holding: Option<&'a Holding>,
 }
 
 impl Group<'_> {
@@ -62,6 +66,21 @@ impl Group<'_> {
         };
         judgement.refined(Some(self.stack))
     }
+
+    /// Who held the lock that it waited for, if it waited for a lock of that kind.
+    fn held_by(&self) -> Option<Holder> {
+        let holding = self
+            .holding
+            .filter(|_| self.judgement() == Judgement::Lock)?;
+        let called = self.stack.culprit.unwrap_or(self.stack.frames.len());
+        let inner = self.stack.frames.get(..called).unwrap_or_default();
+        let is_it = match holding.proof {
+            Proof::Owner => trim::passes(inner, "pthread_mutex_lock"),
+            Proof::Guard(LockKind::ParkingLot) => trim::passes(inner, "parking_lot"),
+            Proof::Guard(LockKind::Std | LockKind::StdWriter) => true,
+        };
+        is_it.then(|| holding.holder.clone())
+    }
 }
 
 /// Stacks by place.
@@ -69,7 +88,7 @@ impl Group<'_> {
 pub(super) struct Places<'a>(Vec<Group<'a>>);
 
 impl<'a> Places<'a> {
-    pub(super) fn add(&mut self, stack: &'a Stack, tally: &Tally) {
+    pub(super) fn add(&mut self, stack: &'a Stack, tally: &Tally, holding: Option<&'a Holding>) {
         let key = key(stack);
         match self.0.iter_mut().find(|group| group.key == key) {
             Some(group) => {
@@ -78,6 +97,7 @@ impl<'a> Places<'a> {
                     group.stack = stack;
                 }
                 group.tally.add_all(tally);
+                group.holding = holding.or(group.holding);
             }
             None => self.0.push(Group {
                 key,
@@ -85,6 +105,7 @@ impl<'a> Places<'a> {
                 longest_ns: tally.ns(),
                 tally: tally.clone(),
                 by_times: None,
+                holding,
             }),
         }
     }
@@ -133,6 +154,7 @@ impl<'a> Places<'a> {
                 time_ns,
                 samples: group.tally.samples,
                 cause: group.judgement().into(),
+                held_by: group.held_by(),
                 severity,
             });
         }

@@ -13,9 +13,11 @@ use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 
 use crate::cause::Judgement;
 use crate::detector::Told;
+use crate::holder::Holder;
 use crate::os::Doing;
 use crate::severity::{Severity, Thresholds};
 use crate::stall::{Phase, Stack};
+use crate::watchdog::investigator::lock_waits::{Proof, Seen};
 use crate::watchdog::investigator::moment::{Moment, Own, Span};
 use crate::watchdog::investigator::places::{Places, is_same};
 use crate::watchdog::investigator::tally::Tally;
@@ -62,6 +64,29 @@ struct Kept {
     /// `None` until it is symbolized.
     stack: Option<Stack>,
     tally: Tally,
+    /// Who held the lock that it waited for there.
+    holding: Option<Holding>,
+}
+
+/// Who was seen holding a lock.
+#[derive(Clone, Debug)]
+pub(super) struct Holding {
+    pub(super) holder: Holder,
+    pub(super) proof: Proof,
+    stall: u64,
+    /// Where the function with the guard goes on.
+    pc: Option<u64>,
+    first_ns: u64,
+}
+
+/// Whether it is told already that a thread holds the lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AlreadyTold {
+    Yes,
+    /// To be told of the stack of this number.
+    Of(u32),
+    /// It is not known where the waiting thread is.
+    No,
 }
 
 /// How often it is looked, and from when on a stall counts.
@@ -202,12 +227,52 @@ impl Profile {
                     hashes: vec![hash],
                     stack: None,
                     tally: Tally::default(),
+                    holding: None,
                 });
                 (Where::Stack(self.numbers), Taken::New(self.numbers))
             }
         };
         self.enter(place, span);
         taken
+    }
+
+    /// Another thread was seen holding the lock that this one waits for where it is.
+    pub(super) fn see_holder(&mut self, seen: &Seen) -> AlreadyTold {
+        let Some((Where::Stack(number), _)) = self.last else {
+            return AlreadyTold::No;
+        };
+        let Some(kept) = self.kept_of(number) else {
+            return AlreadyTold::No;
+        };
+        match &mut kept.holding {
+            Some(holding) if holding.stall == seen.stall && holding.pc == seen.pc() => {
+                holding.see(seen.at_ns);
+                AlreadyTold::Yes
+            }
+            _ => AlreadyTold::Of(number),
+        }
+    }
+
+    /// It was this one.
+    pub(super) fn hold(&mut self, number: u32, seen: &Seen, holder: Holder) {
+        let Some(kept) = self.kept_of(number) else {
+            return;
+        };
+        let before = kept.holding.take();
+        let same = before.filter(|before| before.stall == seen.stall);
+        let mut holding = Holding {
+            holder,
+            proof: seen.proof,
+            stall: seen.stall,
+            pc: seen.pc(),
+            first_ns: same.map_or(seen.at_ns, |same| same.first_ns),
+        };
+        holding.see(seen.at_ns);
+        kept.holding = Some(holding);
+    }
+
+    fn kept_of(&mut self, number: u32) -> Option<&mut Kept> {
+        self.kept.iter_mut().find(|kept| kept.number == number)
     }
 
     /// The thread did this, and where cannot be found out.
@@ -288,6 +353,7 @@ impl Profile {
             && let Some(kept) = self.kept.iter_mut().find(|kept| kept.number == into)
         {
             kept.tally.add_all(&gone.tally);
+            kept.holding = gone.holding.or(kept.holding.take());
             let room = MOST_COPIES.saturating_sub(kept.hashes.len());
             kept.hashes.extend(gone.hashes.iter().take(room));
         }
@@ -317,9 +383,10 @@ impl Profile {
         let mut seen_ns = 0;
         let all = self.kept.iter().map(|kept| {
             let place = Where::Stack(kept.number);
-            (place, kept.stack.as_ref(), &kept.tally)
+            let stack = kept.stack.as_ref();
+            (place, stack, &kept.tally, kept.holding.as_ref())
         });
-        for (place, stack, tally) in all.chain([(Where::Other, None, &self.other)]) {
+        for (place, stack, tally, holding) in all.chain([(Where::Other, None, &self.other, None)]) {
             let mut tally = tally.clone();
             for (end, doing, own) in self.ends(of).into_iter().flatten() {
                 if end == place {
@@ -328,7 +395,7 @@ impl Profile {
             }
             seen_ns += tally.ns();
             if let Some(stack) = stack {
-                places.add(stack, &tally);
+                places.add(stack, &tally, holding);
             }
         }
         if seen_ns >= of.duration_ns.saturating_sub(of.lost_ns) / 2 {
@@ -367,6 +434,12 @@ impl Profile {
             Some((first, begin.doing, own(begin.doing, before_ns))),
             Some((last, end.doing, own(end.doing, after_ns))),
         ]
+    }
+}
+
+impl Holding {
+    fn see(&mut self, at_ns: u64) {
+        self.holder.seen_ns = at_ns.saturating_sub(self.first_ns);
     }
 }
 

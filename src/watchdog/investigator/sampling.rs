@@ -33,9 +33,13 @@ impl Case {
             return;
         };
         if !thread.is_current(&self.settings.runtime) {
+            capturers.waits.end(open.told.id);
             return;
         }
         let now = self.moment(&thread);
+        let asked = capturers
+            .waits
+            .asks_since(open.told.id, open.looked_for_locks_ns);
         let last = lock(&open.profile).last_doing();
         if last.is_some() {
             open.last = self.doing(open, &thread);
@@ -43,10 +47,28 @@ impl Case {
         let same = open
             .last
             .is_some_and(|doing| lock(&open.profile).note_same_sleep(doing, now));
-        if !same
-            && open.wants_stack(open.last, last, now.at_ns)
+        if same {
+            self.look_for_holder(open, &thread, now.at_ns, capturers);
+        } else {
+            capturers.waits.end(open.told.id);
+            open.last_held.1.clear();
+        }
+        if same && asked {
+            // Where it was before others waited for what it may hold.
+            let captured = self.capture(open, &thread, capturers);
+            if let Some(Ok(captured)) = captured {
+                self.see_holding(open, &thread, &captured, now.at_ns, capturers);
+            }
+        } else if !same
+            && (asked || open.wants_stack(open.last, last, now.at_ns))
             && let Some(captured) = self.capture(open, &thread, capturers)
         {
+            if let Ok(captured) = &captured {
+                let at_ns = captured
+                    .at
+                    .map_or(now.at_ns, |at| self.settings.clock.ns_of(at));
+                self.see_holding(open, &thread, captured, at_ns, capturers);
+            }
             self.take(captured, now, open, capturers);
         }
         if open.last.is_none() || last.is_none() && !open.last.is_some_and(Doing::is_asleep) {
@@ -83,7 +105,8 @@ impl Case {
         thread: &StalledThread,
         capturers: &mut Capturers,
     ) -> Option<Result<Captured, Miss>> {
-        let capturer = capturers.of(self.settings.signals?);
+        let id = open.told.id;
+        let capturer = capturers.looking_for_locks(self.settings.signals?, id);
         let stack = &registry().thread(thread.number)?.stack;
         let subject = Subject {
             id: open.told.id,
