@@ -60,7 +60,10 @@ fixes!(
     watched WATCHED_CODE,
 );
 
-/// Not of the fixes that are compiled: there is nothing to compile.
+/// Not of the fixes that are compiled: there is nothing to compile, or a crate missing.
+const ALLOCATOR_CODE: &str = "// In `main.rs`, with `mimalloc` among the dependencies.\n\
+    #[global_allocator]\n\
+    static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;\n";
 const SUSPENDED_CODE: &str = "// Nothing in the program is to be changed.\n";
 
 pub(super) const SLEEP: &Kind = &Kind {
@@ -468,6 +471,19 @@ pub(super) const DROP: &Kind = &Kind {
     complexity: Complexity::Low,
 };
 
+pub(super) const ALLOCATOR: &Kind = &Kind {
+    name: "allocator",
+    category: RiskCategory::Lock,
+    does: "waits for the allocator's lock, which another thread holds: as it gives memory back \
+                to the system, or while it has no CPU itself",
+    short: "use an allocator with a heap for each thread (such as `mimalloc`), or keep what is \
+                large and use it again instead of dropping it",
+    fix: ALLOCATOR_CODE,
+    trade_off: "A heap for each thread takes more memory. This line is not to blame: it is as \
+                long as another thread holds the lock.",
+    complexity: Complexity::Low,
+};
+
 pub(super) const MEMORY: &Kind = &Kind {
     name: "memory",
     category: RiskCategory::Cpu,
@@ -617,6 +633,7 @@ pub(super) const ALL: &[&Kind] = &[
     SEARCH,
     TEMPLATE,
     DROP,
+    ALLOCATOR,
     MEMORY,
     COMPUTE,
     UNSEEN_COMPUTE,

@@ -112,7 +112,14 @@ pub(super) const OPERATIONS: &[Operation] = &[
         ..ROW
     },
     Operation {
-        calls: ALLOCATOR,
+        calls: SHARED_HEAPS,
+        when: &[Locked],
+        reach: Anywhere,
+        kind: ALLOCATOR,
+        ..ROW
+    },
+    Operation {
+        calls: OWN_HEAPS,
         when: &[Locked],
         reach: Anywhere,
         kind: MEMORY,
@@ -427,10 +434,14 @@ const BODIES: &str = "tower_http::compression tower_http::decompression tower_ht
     actix_http::encoding async_compression warp::filters::compression \
     poem::middleware::compression tonic::codec::compression";
 
-const ALLOCATOR: &str = "extern::malloc extern::__libc_malloc extern::free extern::__libc_free extern::cfree \
-    extern::realloc extern::__libc_realloc extern::calloc extern::__libc_calloc \
-    extern::_int_malloc extern::_int_free* extern::_rjem_* extern::je_* extern::mi_* \
-    tikv_jemallocator mimalloc";
+/// The C library's allocator, whose heaps several threads share.
+const SHARED_HEAPS: &str = "extern::malloc extern::__libc_malloc extern::free extern::__libc_free \
+    extern::cfree extern::realloc extern::__libc_realloc extern::calloc extern::__libc_calloc \
+    extern::_int_malloc extern::_int_free* extern::_int_realloc extern::_int_memalign \
+    extern::memalign extern::__libc_memalign extern::aligned_alloc extern::posix_memalign";
+
+/// Allocators that wait for each other only where memory is given back, or taken anew.
+const OWN_HEAPS: &str = "extern::_rjem_* extern::je_* extern::mi_* tikv_jemallocator mimalloc";
 
 /// What a system call says where no function does. Names are the kernel's, or in tests
 /// the C library's.
