@@ -44,7 +44,12 @@ pub(super) fn choose(cause: &Cause, frames: &[Frame], culprit: Option<usize>) ->
     }
     let unknown = if place.is_users() { UNKNOWN } else { UNSEEN };
     let kind = match cause {
-        Cause::Lock => LOCK,
+        Cause::Lock => {
+            return Choice {
+                kind: LOCK,
+                by_library: place.waits_in_library(),
+            };
+        }
         Cause::OnCpu if place.is_users() => COMPUTE,
         Cause::OnCpu => UNSEEN_COMPUTE,
         Cause::Blocked { syscall } => SYSCALLS
@@ -76,6 +81,12 @@ impl<'a> Place<'a> {
 
     const fn is_users(&self) -> bool {
         self.culprit.is_some()
+    }
+
+    /// Whether the user's code called a library whose own lock is waited for.
+    fn waits_in_library(&self) -> bool {
+        let mut called = self.paths.iter().take(self.culprit.unwrap_or(0));
+        called.any(|paths| paths.is_of_library() && !paths.fit(LOCKS))
     }
 
     fn known(&self) -> Option<Choice> {
@@ -124,6 +135,10 @@ impl<'a> Place<'a> {
         })
     }
 }
+
+/// Libraries of locks: who holds such a lock is who uses them.
+const LOCKS: &str =
+    "async_lock dashmap lock_api once_cell parking_lot parking_lot_core scc spin tokio";
 
 /// Functions of tokio that poll a task.
 const TASKS: &str = "tokio::runtime::task::core::..::poll* tokio::runtime::task::harness::..::poll* \

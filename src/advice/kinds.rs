@@ -64,6 +64,13 @@ fixes!(
 const ALLOCATOR_CODE: &str = "// In `main.rs`, with `mimalloc` among the dependencies.\n\
     #[global_allocator]\n\
     static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;\n";
+const MESSAGE_CODE: &str = "let mut response = tonic::Response::new(page);\n\
+    response.disable_compression();\n\
+    Ok(response)\n";
+const MESSAGE_IN_CODE: &str =
+    "let service = StoreServer::new(store).max_decoding_message_size(1 << 20);\n";
+const BACKTRACE_CODE: &str = "// In the environment of the service:\n\
+    // RUST_BACKTRACE=0\n";
 const SUSPENDED_CODE: &str = "// Nothing in the program is to be changed.\n";
 
 pub(super) const SLEEP: &Kind = &Kind {
@@ -226,6 +233,31 @@ pub(super) const WAIT: &Kind = &Kind {
     complexity: Complexity::Medium,
 };
 
+pub(super) const SPAWN: &Kind = &Kind {
+    name: "spawn",
+    category: RiskCategory::Cpu,
+    does: "hands work to the blocking pool, piece by piece: each takes the lock of its queue, \
+                and wakes a thread",
+    short: "hand over fewer and larger pieces: one `tokio::task::spawn_blocking` for all of \
+                them",
+    fix: CPU_CODE,
+    trade_off: "Pieces of one closure run one after the other; some closures, as many as there \
+                are cores, run beside each other.",
+    complexity: Complexity::Low,
+};
+
+pub(super) const BACKTRACE: &Kind = &Kind {
+    name: "backtrace",
+    category: RiskCategory::Cpu,
+    does: "takes or prints a backtrace, of a panic or an error: the debug info of the whole \
+                program is read for it",
+    short: "mend what panics or fails, or take no backtraces: unset `RUST_BACKTRACE`, and for \
+                errors set `RUST_LIB_BACKTRACE=0`",
+    fix: BACKTRACE_CODE,
+    trade_off: "Without backtraces, logs of failures have less in them.",
+    complexity: Complexity::Low,
+};
+
 pub(super) const RAYON: &Kind = &Kind {
     name: "rayon",
     category: RiskCategory::Cpu,
@@ -349,6 +381,29 @@ pub(super) const REQUEST: &Kind = &Kind {
     fix: REQUEST_CODE,
     trade_off: "What was wrong with the body must be answered by the handler.",
     complexity: Complexity::Low,
+};
+
+pub(super) const MESSAGE: &Kind = &Kind {
+    name: "message",
+    category: RiskCategory::Cpu,
+    does: "encodes gRPC messages, and compresses them where that is on, after the method has \
+                returned them",
+    short: "answer in smaller messages (in pages, or as a stream), or without compression \
+                (`tonic::Response::disable_compression`)",
+    fix: MESSAGE_CODE,
+    trade_off: "More bytes on the wire; within a data centre these cost less than packing them.",
+    complexity: Complexity::Low,
+};
+
+pub(super) const MESSAGE_IN: &Kind = &Kind {
+    name: "message_in",
+    category: RiskCategory::Cpu,
+    does: "unpacks and decodes a gRPC message that came in",
+    short: "take smaller messages (a stream of pieces instead of one), with a limit to their \
+                size (`max_decoding_message_size`)",
+    fix: MESSAGE_IN_CODE,
+    trade_off: "Clients must cut their messages; those beyond the limit are refused.",
+    complexity: Complexity::Medium,
 };
 
 pub(super) const COMPRESS: &Kind = &Kind {
@@ -611,6 +666,8 @@ pub(super) const ALL: &[&Kind] = &[
     JOIN,
     CHANNEL,
     WAIT,
+    SPAWN,
+    BACKTRACE,
     RAYON,
     LAZY,
     LAZY_WAIT,
@@ -622,6 +679,8 @@ pub(super) const ALL: &[&Kind] = &[
     DOCUMENT,
     RESPONSE,
     REQUEST,
+    MESSAGE,
+    MESSAGE_IN,
     COMPRESS,
     COMPRESS_BODY,
     PICTURE,

@@ -98,6 +98,14 @@ pub(super) const OPERATIONS: &[Operation] = &[
         ..ROW
     },
     Operation {
+        calls: "std::panicking::default_hook std::panicking::panic_with_hook \
+            std::panicking::rust_panic_with_hook std::backtrace::Backtrace std::backtrace_rs \
+            std::sys::backtrace::BacktraceLock std::sys::backtrace::_print_fmt backtrace",
+        reach: Anywhere,
+        kind: BACKTRACE,
+        ..ROW
+    },
+    Operation {
         calls: "std::io::stdio::print* std::io::stdio::eprint* std::io::stdio::_print \
             std::io::stdio::_eprint std::io::stdio::Stdout* std::io::stdio::Stderr* \
             std::io::stdio::lock",
@@ -170,6 +178,25 @@ pub(super) const OPERATIONS: &[Operation] = &[
         ..ROW
     },
     // Documents, bodies and templates.
+    Operation {
+        calls: "tonic::codec::encode",
+        when: COMPUTING,
+        kind: MESSAGE,
+        ..ROW
+    },
+    Operation {
+        calls: "tonic::codec::decode",
+        when: COMPUTING,
+        kind: MESSAGE_IN,
+        ..ROW
+    },
+    Operation {
+        // Their level is not theirs to choose.
+        calls: UNPACKERS,
+        when: COMPUTING,
+        kind: COMPRESS,
+        ..ROW
+    },
     Operation {
         calls: COMPRESSORS,
         inside: BODIES,
@@ -275,6 +302,13 @@ pub(super) const OPERATIONS: &[Operation] = &[
         ..ROW
     },
     // Other threads and processes.
+    Operation {
+        calls: "tokio::runtime::blocking::pool::spawn* tokio::runtime::blocking::pool::..::spawn* \
+            tokio::task::blocking::spawn_blocking tokio::task::spawn_blocking",
+        when: EVEN_LOCKED,
+        kind: SPAWN,
+        ..ROW
+    },
     Operation {
         calls: "rayon rayon_core",
         when: EVEN_LOCKED,
@@ -429,6 +463,12 @@ const COMPRESSORS: &str = "flate2 miniz_oxide libz_sys libz_rs_sys zlib_rs zune_
     snap zip async_zip sevenz_rust* zopfli compression_codecs \
     extern::ZSTD_* extern::LZ4_* extern::BZ2_* extern::lzma_* extern::deflate* \
     extern::inflate*";
+
+const UNPACKERS: &str = "compression_codecs::..::decoder async_compression::codec::..::decoder \
+    brotli_decompressor miniz_oxide::inflate flate2::mem::Decompress flate2::..::decompress* \
+    zstd_safe::DCtx zstd::stream::..::decoder zstd::..::Decoder fdeflate::decompress \
+    lz4_flex::..::decompress* snap::decompress snap::..::decompress* extern::inflate* \
+    extern::ZSTD_decompress* extern::LZ4_decompress* extern::BrotliDecoder*";
 
 const BODIES: &str = "tower_http::compression tower_http::decompression tower_http::compression_utils \
     actix_http::encoding async_compression warp::filters::compression \
