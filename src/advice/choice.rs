@@ -1,7 +1,8 @@
 //! Which kind of blocking a stack shows: a pure function of cause and frames.
 
 use crate::advice::kinds::{
-    COMPUTE, FAULT, Kind, LOCK, STARVED, SUSPENDED, UNKNOWN, UNSEEN, UNSEEN_COMPUTE,
+    COMPUTE, FAULT, Kind, LOCK, STARVED, SUSPENDED, UNKNOWN, UNSEEN, UNSEEN_COMPUTE, UNSEEN_LOCK,
+    WAIT,
 };
 use crate::advice::operations::{OPERATIONS, Operation, Reach, SYSCALLS, When};
 use crate::advice::path::Paths;
@@ -44,6 +45,7 @@ pub(super) fn choose(cause: &Cause, frames: &[Frame], culprit: Option<usize>) ->
     }
     let unknown = if place.is_users() { UNKNOWN } else { UNSEEN };
     let kind = match cause {
+        Cause::Lock if !place.is_users() => UNSEEN_LOCK,
         Cause::Lock => {
             return Choice {
                 kind: LOCK,
@@ -55,7 +57,10 @@ pub(super) fn choose(cause: &Cause, frames: &[Frame], culprit: Option<usize>) ->
         Cause::Blocked { syscall } => SYSCALLS
             .iter()
             .find(|(names, _)| names.split_ascii_whitespace().any(|name| name == syscall))
-            .map_or(unknown, |(_, kind)| kind),
+            .map(|(_, kind)| *kind)
+            // Who waits so may be the runtime.
+            .filter(|kind| kind.name != WAIT.name || place.is_users())
+            .unwrap_or(unknown),
         _ => unknown,
     };
     kind.into()

@@ -6,7 +6,6 @@ use crate::advice::{Complexity, RiskCategory};
 #[derive(Debug)]
 pub(super) struct Kind {
     /// By what the tables of this folder's tests call it.
-    #[cfg_attr(not(test), allow(dead_code))]
     pub(super) name: &'static str,
     pub(super) category: RiskCategory,
     /// What goes on, after "it".
@@ -587,6 +586,19 @@ pub(super) const LOCK: &Kind = &Kind {
     complexity: Complexity::Medium,
 };
 
+pub(super) const UNSEEN_LOCK: &Kind = &Kind {
+    name: "unseen_lock",
+    category: RiskCategory::Lock,
+    does: "waits for a lock that another thread holds, in no function that is known to be the \
+                program's",
+    short: "see which thread holds it, in a debugger or by the other stalls of that moment: what \
+                that one does meanwhile is to be made shorter",
+    fix: WATCHED_CODE,
+    trade_off: "A lock within a server or a runtime is held shortly, unless its holder gets no \
+                CPU.",
+    complexity: Complexity::Medium,
+};
+
 pub(super) const SPIN_LOCK: &Kind = &Kind {
     name: "spin_lock",
     category: RiskCategory::Lock,
@@ -697,6 +709,7 @@ pub(super) const ALL: &[&Kind] = &[
     COMPUTE,
     UNSEEN_COMPUTE,
     LOCK,
+    UNSEEN_LOCK,
     SPIN_LOCK,
     FAULT,
     STARVED,
