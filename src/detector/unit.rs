@@ -361,7 +361,7 @@ impl Held {
             start_ns: episode.start_ns,
             duration_ns,
             suspended_ns: age.standstill_ns(),
-            shares: age.shares(),
+            shares: age.shares().within(duration_ns),
             cut_off: false,
         });
     }
