@@ -1,7 +1,8 @@
 //! Which kind of blocking a stack shows: a pure function of cause and frames.
 
 use crate::advice::kinds::{
-    COMPUTE, FAULT, Kind, LOCK, STARVED, SUSPENDED, UNKNOWN, UNSEEN, UNSEEN_COMPUTE,
+    COMPUTE, FAULT, Kind, LOCK, STARVED, SUSPENDED, UNKNOWN, UNSEEN, UNSEEN_COMPUTE, UNSEEN_LOCK,
+    WAIT,
 };
 use crate::advice::operations::{OPERATIONS, Operation, Reach, SYSCALLS, When};
 use crate::advice::path::Paths;
@@ -44,13 +45,22 @@ pub(super) fn choose(cause: &Cause, frames: &[Frame], culprit: Option<usize>) ->
     }
     let unknown = if place.is_users() { UNKNOWN } else { UNSEEN };
     let kind = match cause {
-        Cause::Lock => LOCK,
+        Cause::Lock if !place.is_users() => UNSEEN_LOCK,
+        Cause::Lock => {
+            return Choice {
+                kind: LOCK,
+                by_library: place.waits_in_library(),
+            };
+        }
         Cause::OnCpu if place.is_users() => COMPUTE,
         Cause::OnCpu => UNSEEN_COMPUTE,
         Cause::Blocked { syscall } => SYSCALLS
             .iter()
             .find(|(names, _)| names.split_ascii_whitespace().any(|name| name == syscall))
-            .map_or(unknown, |(_, kind)| kind),
+            .map(|(_, kind)| *kind)
+            // Who waits so may be the runtime.
+            .filter(|kind| kind.name != WAIT.name || place.is_users())
+            .unwrap_or(unknown),
         _ => unknown,
     };
     kind.into()
@@ -76,6 +86,12 @@ impl<'a> Place<'a> {
 
     const fn is_users(&self) -> bool {
         self.culprit.is_some()
+    }
+
+    /// Whether the user's code called a library whose own lock is waited for.
+    fn waits_in_library(&self) -> bool {
+        let mut called = self.paths.iter().take(self.culprit.unwrap_or(0));
+        called.any(|paths| paths.is_of_library() && !paths.fit(LOCKS))
     }
 
     fn known(&self) -> Option<Choice> {
@@ -124,6 +140,10 @@ impl<'a> Place<'a> {
         })
     }
 }
+
+/// Libraries of locks: who holds such a lock is who uses them.
+const LOCKS: &str =
+    "async_lock dashmap lock_api once_cell parking_lot parking_lot_core scc spin tokio";
 
 /// Functions of tokio that poll a task.
 const TASKS: &str = "tokio::runtime::task::core::..::poll* tokio::runtime::task::harness::..::poll* \

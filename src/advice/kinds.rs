@@ -6,7 +6,6 @@ use crate::advice::{Complexity, RiskCategory};
 #[derive(Debug)]
 pub(super) struct Kind {
     /// By what the tables of this folder's tests call it.
-    #[cfg_attr(not(test), allow(dead_code))]
     pub(super) name: &'static str,
     pub(super) category: RiskCategory,
     /// What goes on, after "it".
@@ -60,7 +59,17 @@ fixes!(
     watched WATCHED_CODE,
 );
 
-/// Not of the fixes that are compiled: there is nothing to compile.
+/// Not of the fixes that are compiled: there is nothing to compile, or a crate missing.
+const ALLOCATOR_CODE: &str = "// In `main.rs`, with `mimalloc` among the dependencies.\n\
+    #[global_allocator]\n\
+    static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;\n";
+const MESSAGE_CODE: &str = "let mut response = tonic::Response::new(page);\n\
+    response.disable_compression();\n\
+    Ok(response)\n";
+const MESSAGE_IN_CODE: &str =
+    "let service = StoreServer::new(store).max_decoding_message_size(1 << 20);\n";
+const BACKTRACE_CODE: &str = "// In the environment of the service:\n\
+    // RUST_BACKTRACE=0\n";
 const SUSPENDED_CODE: &str = "// Nothing in the program is to be changed.\n";
 
 pub(super) const SLEEP: &Kind = &Kind {
@@ -223,6 +232,31 @@ pub(super) const WAIT: &Kind = &Kind {
     complexity: Complexity::Medium,
 };
 
+pub(super) const SPAWN: &Kind = &Kind {
+    name: "spawn",
+    category: RiskCategory::Cpu,
+    does: "hands work to the blocking pool, piece by piece: each takes the lock of its queue, \
+                and wakes a thread",
+    short: "hand over fewer and larger pieces: one `tokio::task::spawn_blocking` for all of \
+                them",
+    fix: CPU_CODE,
+    trade_off: "Pieces of one closure run one after the other; some closures, as many as there \
+                are cores, run beside each other.",
+    complexity: Complexity::Low,
+};
+
+pub(super) const BACKTRACE: &Kind = &Kind {
+    name: "backtrace",
+    category: RiskCategory::Cpu,
+    does: "takes or prints a backtrace, of a panic or an error: the debug info of the whole \
+                program is read for it",
+    short: "mend what panics or fails, or take no backtraces: unset `RUST_BACKTRACE`, and for \
+                errors set `RUST_LIB_BACKTRACE=0`",
+    fix: BACKTRACE_CODE,
+    trade_off: "Without backtraces, logs of failures have less in them.",
+    complexity: Complexity::Low,
+};
+
 pub(super) const RAYON: &Kind = &Kind {
     name: "rayon",
     category: RiskCategory::Cpu,
@@ -348,6 +382,29 @@ pub(super) const REQUEST: &Kind = &Kind {
     complexity: Complexity::Low,
 };
 
+pub(super) const MESSAGE: &Kind = &Kind {
+    name: "message",
+    category: RiskCategory::Cpu,
+    does: "encodes gRPC messages, and compresses them where that is on, after the method has \
+                returned them",
+    short: "answer in smaller messages (in pages, or as a stream), or without compression \
+                (`tonic::Response::disable_compression`)",
+    fix: MESSAGE_CODE,
+    trade_off: "More bytes on the wire; within a data centre these cost less than packing them.",
+    complexity: Complexity::Low,
+};
+
+pub(super) const MESSAGE_IN: &Kind = &Kind {
+    name: "message_in",
+    category: RiskCategory::Cpu,
+    does: "unpacks and decodes a gRPC message that came in",
+    short: "take smaller messages (a stream of pieces instead of one), with a limit to their \
+                size (`max_decoding_message_size`)",
+    fix: MESSAGE_IN_CODE,
+    trade_off: "Clients must cut their messages; those beyond the limit are refused.",
+    complexity: Complexity::Medium,
+};
+
 pub(super) const COMPRESS: &Kind = &Kind {
     name: "compress",
     category: RiskCategory::Cpu,
@@ -468,6 +525,19 @@ pub(super) const DROP: &Kind = &Kind {
     complexity: Complexity::Low,
 };
 
+pub(super) const ALLOCATOR: &Kind = &Kind {
+    name: "allocator",
+    category: RiskCategory::Lock,
+    does: "waits for the allocator's lock, which another thread holds: as it gives memory back \
+                to the system, or while it has no CPU itself",
+    short: "use an allocator with a heap for each thread (such as `mimalloc`), or keep what is \
+                large and use it again instead of dropping it",
+    fix: ALLOCATOR_CODE,
+    trade_off: "A heap for each thread takes more memory. This line is not to blame: it is as \
+                long as another thread holds the lock.",
+    complexity: Complexity::Low,
+};
+
 pub(super) const MEMORY: &Kind = &Kind {
     name: "memory",
     category: RiskCategory::Cpu,
@@ -513,6 +583,19 @@ pub(super) const LOCK: &Kind = &Kind {
     fix: LOCK_CODE,
     trade_off: "Look at who holds it: the fix is there. An async mutex is slower, and its holder \
                 must not block either.",
+    complexity: Complexity::Medium,
+};
+
+pub(super) const UNSEEN_LOCK: &Kind = &Kind {
+    name: "unseen_lock",
+    category: RiskCategory::Lock,
+    does: "waits for a lock that another thread holds, in no function that is known to be the \
+                program's",
+    short: "see which thread holds it, in a debugger or by the other stalls of that moment: what \
+                that one does meanwhile is to be made shorter",
+    fix: WATCHED_CODE,
+    trade_off: "A lock within a server or a runtime is held shortly, unless its holder gets no \
+                CPU.",
     complexity: Complexity::Medium,
 };
 
@@ -595,6 +678,8 @@ pub(super) const ALL: &[&Kind] = &[
     JOIN,
     CHANNEL,
     WAIT,
+    SPAWN,
+    BACKTRACE,
     RAYON,
     LAZY,
     LAZY_WAIT,
@@ -606,6 +691,8 @@ pub(super) const ALL: &[&Kind] = &[
     DOCUMENT,
     RESPONSE,
     REQUEST,
+    MESSAGE,
+    MESSAGE_IN,
     COMPRESS,
     COMPRESS_BODY,
     PICTURE,
@@ -617,10 +704,12 @@ pub(super) const ALL: &[&Kind] = &[
     SEARCH,
     TEMPLATE,
     DROP,
+    ALLOCATOR,
     MEMORY,
     COMPUTE,
     UNSEEN_COMPUTE,
     LOCK,
+    UNSEEN_LOCK,
     SPIN_LOCK,
     FAULT,
     STARVED,

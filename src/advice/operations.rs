@@ -98,6 +98,14 @@ pub(super) const OPERATIONS: &[Operation] = &[
         ..ROW
     },
     Operation {
+        calls: "std::panicking::default_hook std::panicking::panic_with_hook \
+            std::panicking::rust_panic_with_hook std::backtrace::Backtrace std::backtrace_rs \
+            std::sys::backtrace::BacktraceLock std::sys::backtrace::_print_fmt backtrace",
+        reach: Anywhere,
+        kind: BACKTRACE,
+        ..ROW
+    },
+    Operation {
         calls: "std::io::stdio::print* std::io::stdio::eprint* std::io::stdio::_print \
             std::io::stdio::_eprint std::io::stdio::Stdout* std::io::stdio::Stderr* \
             std::io::stdio::lock",
@@ -112,7 +120,14 @@ pub(super) const OPERATIONS: &[Operation] = &[
         ..ROW
     },
     Operation {
-        calls: ALLOCATOR,
+        calls: SHARED_HEAPS,
+        when: &[Locked],
+        reach: Anywhere,
+        kind: ALLOCATOR,
+        ..ROW
+    },
+    Operation {
+        calls: OWN_HEAPS,
         when: &[Locked],
         reach: Anywhere,
         kind: MEMORY,
@@ -163,6 +178,25 @@ pub(super) const OPERATIONS: &[Operation] = &[
         ..ROW
     },
     // Documents, bodies and templates.
+    Operation {
+        calls: "tonic::codec::encode",
+        when: COMPUTING,
+        kind: MESSAGE,
+        ..ROW
+    },
+    Operation {
+        calls: "tonic::codec::decode",
+        when: COMPUTING,
+        kind: MESSAGE_IN,
+        ..ROW
+    },
+    Operation {
+        // Their level is not theirs to choose.
+        calls: UNPACKERS,
+        when: COMPUTING,
+        kind: COMPRESS,
+        ..ROW
+    },
     Operation {
         calls: COMPRESSORS,
         inside: BODIES,
@@ -268,6 +302,13 @@ pub(super) const OPERATIONS: &[Operation] = &[
         ..ROW
     },
     // Other threads and processes.
+    Operation {
+        calls: "tokio::runtime::blocking::pool::spawn* tokio::runtime::blocking::pool::..::spawn* \
+            tokio::task::blocking::spawn_blocking tokio::task::spawn_blocking",
+        when: EVEN_LOCKED,
+        kind: SPAWN,
+        ..ROW
+    },
     Operation {
         calls: "rayon rayon_core",
         when: EVEN_LOCKED,
@@ -423,14 +464,24 @@ const COMPRESSORS: &str = "flate2 miniz_oxide libz_sys libz_rs_sys zlib_rs zune_
     extern::ZSTD_* extern::LZ4_* extern::BZ2_* extern::lzma_* extern::deflate* \
     extern::inflate*";
 
+const UNPACKERS: &str = "compression_codecs::..::decoder async_compression::codec::..::decoder \
+    brotli_decompressor miniz_oxide::inflate flate2::mem::Decompress flate2::..::decompress* \
+    zstd_safe::DCtx zstd::stream::..::decoder zstd::..::Decoder fdeflate::decompress \
+    lz4_flex::..::decompress* snap::decompress snap::..::decompress* extern::inflate* \
+    extern::ZSTD_decompress* extern::LZ4_decompress* extern::BrotliDecoder*";
+
 const BODIES: &str = "tower_http::compression tower_http::decompression tower_http::compression_utils \
     actix_http::encoding async_compression warp::filters::compression \
     poem::middleware::compression tonic::codec::compression";
 
-const ALLOCATOR: &str = "extern::malloc extern::__libc_malloc extern::free extern::__libc_free extern::cfree \
-    extern::realloc extern::__libc_realloc extern::calloc extern::__libc_calloc \
-    extern::_int_malloc extern::_int_free* extern::_rjem_* extern::je_* extern::mi_* \
-    tikv_jemallocator mimalloc";
+/// The C library's allocator, whose heaps several threads share.
+const SHARED_HEAPS: &str = "extern::malloc extern::__libc_malloc extern::free extern::__libc_free \
+    extern::cfree extern::realloc extern::__libc_realloc extern::calloc extern::__libc_calloc \
+    extern::_int_malloc extern::_int_free* extern::_int_realloc extern::_int_memalign \
+    extern::memalign extern::__libc_memalign extern::aligned_alloc extern::posix_memalign";
+
+/// Allocators that wait for each other only where memory is given back, or taken anew.
+const OWN_HEAPS: &str = "extern::_rjem_* extern::je_* extern::mi_* tikv_jemallocator mimalloc";
 
 /// What a system call says where no function does. Names are the kernel's, or in tests
 /// the C library's.

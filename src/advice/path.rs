@@ -10,6 +10,9 @@ use crate::stall::Frame;
 /// The first segment of the path of a function of another language.
 const FOREIGN: &str = "extern";
 
+/// What glibc's debug info puts before names by which it calls its own functions.
+const INTERNAL: &str = "__GI_";
+
 /// Folders below which each library has one of its own, `name-version` or `name`.
 const LIBRARIES: [&str; 4] = [
     "/registry/src/",
@@ -44,6 +47,9 @@ impl<'a> Paths<'a> {
         // A function of C, or an inlined one of Rust's: the latter's names are bare.
         let library = library(file);
         if !function.contains(['<', '{']) && !file.ends_with(".rs") && library.is_none() {
+            let own = own
+                .iter()
+                .map(|name| name.strip_prefix(INTERNAL).unwrap_or(name));
             let own = [FOREIGN].into_iter().chain(own).collect();
             return Paths {
                 own,
@@ -314,6 +320,11 @@ mod tests {
                 "libsqlite3_sys",
             ),
             ("sqlite3_step", "", "extern::sqlite3_step"),
+            (
+                "__GI___libc_malloc",
+                "./malloc/malloc.c",
+                "extern::__libc_malloc",
+            ),
         ] {
             let frame = frame(function, file);
             let paths = Paths::of(&frame);

@@ -131,7 +131,8 @@ fn what_a_cause_alone_says() {
     }
     for (cause, expected) in [
         ("on CPU", "unseen_compute"),
-        ("lock", "lock"),
+        ("lock", "unseen_lock"),
+        ("blocked in futex", "unseen"),
         ("page fault", "fault"),
         ("suspended", "suspended"),
         ("unknown", "unseen"),

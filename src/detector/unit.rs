@@ -371,7 +371,7 @@ impl Held {
             start_ns: episode.start_ns,
             duration_ns,
             suspended_ns: age.standstill_ns(),
-            shares: age.shares(at_ns),
+            shares: age.shares(at_ns).within(duration_ns),
             cut_off: false,
         });
     }

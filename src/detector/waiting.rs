@@ -42,6 +42,21 @@ pub(crate) struct Shares {
     pub(crate) polls: u64,
 }
 
+impl Shares {
+    /// The same of a time that is not longer than this. The looks that they were counted
+    /// between were further apart: what was lost counts first, as it excuses.
+    pub(crate) fn within(self, ns: u64) -> Self {
+        let waiting_ns = self.waiting_ns.min(ns);
+        let cpu_ns = self.cpu_ns.min(ns - waiting_ns);
+        Shares {
+            cpu_ns,
+            waiting_ns,
+            blocked_ns: self.blocked_ns.min(ns - waiting_ns - cpu_ns),
+            polls: self.polls,
+        }
+    }
+}
+
 /// Splits the time since some moment of a thread into CPU, waiting and blocked.
 #[derive(Clone, Debug)]
 pub(crate) struct Waiting {
@@ -105,8 +120,11 @@ impl Waiting {
             self.stolen_ns += self.stolen_since_running(now_ns, spent);
             self.running = (now_ns, spent);
         }
-        let credited_ns = credited_ns + self.stolen_ns;
         let other_ns = elapsed_ns.saturating_sub(cpu_ns);
+        // A wait is credited when it ends: there was no time for more than this since.
+        let before_ns = credited_ns.saturating_sub(other_ns);
+        self.first.wait_ns += before_ns;
+        let credited_ns = credited_ns - before_ns + self.stolen_ns;
         if times.state == ThreadState::Queued {
             // The wait that goes on is credited only when it ends, so it is what
             // is left over, unless the thread is known to have been blocked.
@@ -194,6 +212,43 @@ mod tests {
                 (shares.waiting_ns, shares.blocked_ns),
                 (stolen_ns, 90 - stolen_ns)
             );
+        }
+    }
+
+    #[test]
+    fn a_wait_that_began_before_is_no_part_of_it() {
+        let mut waiting = Waiting::since(1_000, spent(0, 0, 1), 0);
+        for ((now, cpu, wait, state), expected) in [
+            // It ran for 2, and is queued again: of 50 that were credited, 3 can be since.
+            ((5, 2, 50, Queued), (3, 0)),
+            ((105, 52, 53, OnCpu), (6, 47)),
+        ] {
+            let times = ThreadTimes {
+                spent: spent(cpu, wait, 2),
+                state,
+                polls: 0,
+            };
+            waiting.update(1_000 + now, times);
+            let shares = waiting.shares();
+            assert_eq!((shares.waiting_ns, shares.blocked_ns), expected, "at {now}");
+        }
+    }
+
+    #[test]
+    fn shares_are_no_longer_than_what_they_are_of() {
+        let shares = |cpu_ns, waiting_ns, blocked_ns| Shares {
+            cpu_ns,
+            waiting_ns,
+            blocked_ns,
+            polls: 1,
+        };
+        for (all, ns, within) in [
+            (shares(3, 4, 5), 20, shares(3, 4, 5)),
+            (shares(3, 4, 5), 9, shares(3, 4, 2)),
+            (shares(3, 4, 5), 6, shares(2, 4, 0)),
+            (shares(3, 40, 5), 30, shares(0, 30, 0)),
+        ] {
+            assert_eq!(all.within(ns), within, "{ns}");
         }
     }
 
