@@ -43,7 +43,9 @@ pub(crate) struct Age {
     since_ns: u64,
     standstill_ns: u64,
     excused_ns: u64,
-    /// Of that, what is excused however short it is.
+    /// What would be excused as a wait as well, were it not for something else.
+    excused_twice_ns: u64,
+    /// Of what is excused, what is so however short it is.
     own_work_ns: u64,
     waiting: Option<Waiting>,
     unmeasured: Unmeasured,
@@ -56,6 +58,7 @@ impl Age {
             since_ns,
             standstill_ns: 0,
             excused_ns: 0,
+            excused_twice_ns: 0,
             own_work_ns: 0,
             waiting: None,
             unmeasured: Unmeasured::default(),
@@ -90,12 +93,16 @@ impl Age {
         let after_ns = self.waiting_ns();
         self.standstill_ns += excuse.standstill_ns;
         self.own_work_ns += excuse.own_work_ns;
-        // A wait within a standstill is not taken off twice; and what was taken for a
-        // wait can turn out to have been sleep.
-        self.excused_ns += excused_ns.max(after_ns.saturating_sub(before_ns));
-        self.excused_ns = self
-            .excused_ns
-            .saturating_sub(before_ns.saturating_sub(after_ns));
+        // A wait within a standstill is not taken off twice.
+        let grown_ns = after_ns.saturating_sub(before_ns);
+        self.excused_ns += excused_ns.max(grown_ns);
+        self.excused_twice_ns += excused_ns.min(grown_ns);
+        // What was taken for a wait can turn out to have been sleep: or a stop, which is
+        // excused all the same.
+        let shrunk_ns = before_ns.saturating_sub(after_ns);
+        let stays_ns = shrunk_ns.min(self.excused_twice_ns);
+        self.excused_twice_ns -= stays_ns;
+        self.excused_ns = self.excused_ns.saturating_sub(shrunk_ns - stays_ns);
     }
 
     /// How long its thread has waited in all its life, by a reading at this look.
@@ -156,7 +163,8 @@ impl Age {
         let waiting = self.waiting.as_ref();
         let measured_ns = waiting.map_or(0, |waiting| waiting.measured_ns(self.since_ns, at_ns));
         let unmeasured_ns = self.elapsed_ns(at_ns).saturating_sub(measured_ns);
-        self.unmeasured.waited_ns(at_ns, unmeasured_ns, waiting)
+        self.unmeasured
+            .waited_ns(at_ns, unmeasured_ns, measured_ns, waiting)
     }
 
     /// The whole age, by the clock.

@@ -5,7 +5,7 @@
 //! of waits forgets none: between a reading from before and one from after, the thread has
 //! waited for as long as the count has grown, and no longer.
 
-use crate::detector::observation::Queued;
+use crate::detector::observation::{Queued, Reading};
 use crate::detector::waiting::Waiting;
 
 /// What is known of the time in which a thread was not measured.
@@ -13,8 +13,7 @@ use crate::detector::waiting::Waiting;
 pub(crate) struct Unmeasured {
     /// From the reading before it all to the last; `None` where the thread is not known.
     queued: Option<Queued>,
-    /// At the first reading.
-    first_ns: u64,
+    first: Reading,
     /// Of that time, what is excused whatever the thread has done.
     excused_ns: u64,
     /// For how long the watchdog waited for a CPU meanwhile.
@@ -25,7 +24,7 @@ impl Unmeasured {
     /// Of what begins after the last reading.
     pub(crate) fn again(&self) -> Self {
         let queued = self.queued.map(|queued| Queued {
-            before_ns: Some(queued.now_ns),
+            before: Some(queued.now),
             ..queued
         });
         Unmeasured {
@@ -37,12 +36,12 @@ impl Unmeasured {
     /// Takes in a reading of a thread.
     pub(crate) fn read(&mut self, now: Queued) {
         match &mut self.queued {
-            Some(queued) if queued.thread == now.thread => queued.now_ns = now.now_ns,
+            Some(queued) if queued.thread == now.thread => queued.now = now.now,
             // The worker has been handed to another thread, of which that does not say much.
             Some(_) => {}
             none => {
                 *none = Some(now);
-                self.first_ns = now.now_ns;
+                self.first = now.now;
             }
         }
     }
@@ -53,12 +52,16 @@ impl Unmeasured {
         self.watchdog_waited_ns += watchdog_waited_ns;
     }
 
-    /// For how long the thread can have waited for a CPU in the time, so long in all, in
-    /// which it was not measured.
+    /// For how long the thread has waited for a CPU in the time until `at_ns`, so long in
+    /// all, in which it was not measured; beside `measured_ns`, in which it was.
+    ///
+    /// What it has waited between two readings, and was not measured, is laid to all of the
+    /// time between them in which it was not: some may have been before the hold began.
     pub(crate) fn waited_ns(
         &self,
         at_ns: u64,
         unmeasured_ns: u64,
+        measured_ns: u64,
         measured: Option<&Waiting>,
     ) -> u64 {
         let left_ns = unmeasured_ns.saturating_sub(self.excused_ns);
@@ -67,17 +70,29 @@ impl Unmeasured {
         if measured.is_some_and(|measured| measured.has_only_waited(at_ns)) {
             return left_ns;
         }
-        let Some(queued) = self.queued else {
+        let Some(Queued { before, now, .. }) = self.queued else {
             return left_ns.min(self.watchdog_waited_ns);
         };
-        // Without a reading from before, others speak for it, and what it has waited since.
-        let (first_ns, guessed_ns) = match queued.before_ns {
-            Some(before_ns) => (before_ns, 0),
-            None => (self.first_ns, waiting_ns.max(self.watchdog_waited_ns)),
+        let credited_ns = |from: Reading| {
+            let credited_ns = now.wait_ns.saturating_sub(from.wait_ns);
+            credited_ns.saturating_sub(waiting_ns)
         };
-        let credited_ns = queued.now_ns.saturating_sub(first_ns);
-        // It has never waited for longer than that in all its life.
-        let guessed_ns = guessed_ns.min(queued.now_ns);
-        left_ns.min(credited_ns.saturating_sub(waiting_ns) + guessed_ns)
+        let Some(before) = before else {
+            // Others speak for it, and what it has waited since; but it has never waited for
+            // longer than that in all its life.
+            let guessed_ns = waiting_ns.max(self.watchdog_waited_ns).min(now.wait_ns);
+            return left_ns.min(credited_ns(self.first) + guessed_ns);
+        };
+        let between_ns = now.at_ns.saturating_sub(before.at_ns);
+        let between_ns = between_ns.saturating_sub(measured_ns);
+        let within_ns = left_ns.saturating_sub(at_ns.saturating_sub(now.at_ns));
+        let credited_ns = credited_ns(before).min(between_ns);
+        part(credited_ns, within_ns, between_ns).min(within_ns)
     }
+}
+
+/// What is laid to `part_ns` of `whole_ns`.
+fn part(ns: u64, part_ns: u64, whole_ns: u64) -> u64 {
+    let ns = u128::from(ns) * u128::from(part_ns);
+    u64::try_from(ns / u128::from(whole_ns.max(1))).unwrap_or(u64::MAX)
 }
