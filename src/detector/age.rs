@@ -32,7 +32,8 @@ impl Excuse {
 /// is the time for which it is not to blame: the whole process stood still (stopped, or
 /// the machine asleep), the thread waited for a CPU, or this library was at work. A wait
 /// of less than a sixteenth is not excused: the watchdog makes a thread wait by looking at
-/// it, and would have to look again for as long.
+/// it, and would have to look again for as long. What nobody measured may have been a wait
+/// as well: see [`Unmeasured`].
 ///
 /// What has waited for a CPU for so long that a quarter of its time awake is beyond the
 /// lowest threshold is a stall too, though of no severity but the lowest: so that a worker

@@ -165,6 +165,7 @@ mod tests {
     const UNIT: Unit = Unit::Worker(3);
 
     /// The number of the calling thread.
+    #[allow(clippy::unwrap_used)]
     fn this_thread() -> usize {
         let this = local::this_thread().unwrap();
         let mut number = None;
