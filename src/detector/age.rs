@@ -164,8 +164,7 @@ impl Age {
         let waiting = self.waiting.as_ref();
         let measured_ns = waiting.map_or(0, |waiting| waiting.measured_ns(self.since_ns, at_ns));
         let unmeasured_ns = self.elapsed_ns(at_ns).saturating_sub(measured_ns);
-        self.unmeasured
-            .waited_ns(at_ns, unmeasured_ns, measured_ns, waiting)
+        self.unmeasured.waited_ns(at_ns, unmeasured_ns, waiting)
     }
 
     /// The whole age, by the clock.

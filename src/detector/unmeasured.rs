@@ -52,16 +52,15 @@ impl Unmeasured {
         self.watchdog_waited_ns += watchdog_waited_ns;
     }
 
-    /// For how long the thread has waited for a CPU in the time until `at_ns`, so long in
-    /// all, in which it was not measured; beside `measured_ns`, in which it was.
+    /// For how long the thread can have waited for a CPU in the time until `at_ns`, so long
+    /// in all, in which it was not measured.
     ///
-    /// What it has waited between two readings, and was not measured, is laid to all of the
-    /// time between them in which it was not: some may have been before the hold began.
+    /// Some of what it has waited between two readings may have been before it began, or
+    /// after its end. That is in its favour: who can have waited is not blamed.
     pub(crate) fn waited_ns(
         &self,
         at_ns: u64,
         unmeasured_ns: u64,
-        measured_ns: u64,
         measured: Option<&Waiting>,
     ) -> u64 {
         let left_ns = unmeasured_ns.saturating_sub(self.excused_ns);
@@ -83,16 +82,8 @@ impl Unmeasured {
             let guessed_ns = waiting_ns.max(self.watchdog_waited_ns).min(now.wait_ns);
             return left_ns.min(credited_ns(self.first) + guessed_ns);
         };
-        let between_ns = now.at_ns.saturating_sub(before.at_ns);
-        let between_ns = between_ns.saturating_sub(measured_ns);
+        // Of what came after the last reading nothing is known.
         let within_ns = left_ns.saturating_sub(at_ns.saturating_sub(now.at_ns));
-        let credited_ns = credited_ns(before).min(between_ns);
-        part(credited_ns, within_ns, between_ns).min(within_ns)
+        within_ns.min(credited_ns(before))
     }
-}
-
-/// What is laid to `part_ns` of `whole_ns`.
-fn part(ns: u64, part_ns: u64, whole_ns: u64) -> u64 {
-    let ns = u128::from(ns) * u128::from(part_ns);
-    u64::try_from(ns / u128::from(whole_ns.max(1))).unwrap_or(u64::MAX)
 }
