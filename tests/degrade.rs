@@ -93,7 +93,7 @@ fn two_stalls_on(
         told.clear();
         let future = async move {
             if sleeps {
-                std::thread::sleep(ms(100));
+                std::thread::sleep(ms(250));
             } else {
                 spin(ms(100));
             }
@@ -205,9 +205,9 @@ mod cases {
             let chosen = Watchdog::builder().signal(Some(libc::SIGURG));
             let (blocked, running, health) = two_stalls(chosen);
             assert_causes(&blocked, &running);
-            assert!(blocked.stack().is_some() && running.stack().is_none());
+            assert!(running.stack().is_none());
             let why = health.no_stacks();
-            why.is_some_and(|why| why.contains("does not permit"))
+            blocked.stack().is_some() && why.is_some_and(|why| why.contains("does not permit"))
         };
         // A thread that is switched out all the time is sent no signal: machines are busy.
         assert!((0..50).any(|_| says_so()));

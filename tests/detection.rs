@@ -31,9 +31,11 @@ fn block(way: Way, duration: Duration) {
     }
 }
 
-/// One worker blocked for 100 ms, again and again, with nothing wrapped.
+/// One worker blocked, again and again, with nothing wrapped: for longer than a watchdog has
+/// to wait for a CPU where others want all of them. Of two looks at a stall one is not enough.
 fn recall(workers: usize, way: Way, busy: bool) {
     const STALLS: usize = 30;
+    const LASTING: Duration = ms(250);
     quietest(3, || {
         let runtime = multi_thread(workers);
         let told = Told::default();
@@ -47,7 +49,7 @@ fn recall(workers: usize, way: Way, busy: bool) {
         for _ in 0..STALLS {
             let task = runtime.spawn(async move {
                 let start = Instant::now();
-                block(way, ms(100));
+                block(way, LASTING);
                 (start, Instant::now())
             });
             let (start, end) = runtime.block_on(task).unwrap();
@@ -165,6 +167,10 @@ fn many_medium_polls_are_never_called_one_long_poll() {
     stop(busy);
     drop(watchdog);
     for event in told.all() {
+        if event.stall.cause() == Cause::Starved {
+            // A poll of half a millisecond that others keep off the CPU is one for long.
+            continue;
+        }
         assert_eq!(event.stall.kind(), StallKind::Turn, "{event}");
         // Each look may have found the same of the tasks by chance, but not all looks.
         assert!(
@@ -381,14 +387,20 @@ fn an_unwrapped_stall_of_a_current_thread_runtime_is_told_once() {
     stall(ms(200));
     std::thread::sleep(ms(2_000));
     told.clear();
-    let over = stall(ms(300));
+    let over = stall(ms(1_000));
     drop(watchdog);
-    let ended = told.of(Phase::Ended);
+    // A machine may hold up the rest of it, too: but not for so long.
+    let long = |event: &stallscope::StallEvent| event.stall.duration() >= ms(500);
+    let mut ended = told.of(Phase::Ended);
+    ended.retain(long);
     assert_eq!(ended.len(), 1, "{ended:#?}");
-    assert!(ended[0].stall.duration() >= ms(270), "{}", ended[0]);
+    assert!(ended[0].stall.duration() >= ms(900), "{}", ended[0]);
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
     {
-        let (at, started) = &told.timed()[0];
+        let of_it =
+            |(_, event): &&(_, stallscope::StallEvent)| event.stall.id() == ended[0].stall.id();
+        let timed = told.timed();
+        let (at, started) = timed.iter().find(of_it).unwrap();
         assert_eq!(started.phase, Phase::Started);
         assert!(*at < over, "not while it was stuck: {started}");
         let culprit = ended[0].stall.stack().and_then(|stack| stack.culprit());
@@ -536,10 +548,12 @@ fn a_watchdog_that_starts_during_a_stall_sees_the_rest_of_it() {
     let runtime = multi_thread(2);
     let polled = Arc::new(AtomicBool::new(false));
     let begun = Arc::clone(&polled);
+    let before = Instant::now();
     let task = runtime.spawn(
         async move {
             begun.store(true, Ordering::Relaxed);
             std::thread::sleep(ms(400));
+            Instant::now()
         }
         .watched("earlier"),
     );
@@ -548,14 +562,16 @@ fn a_watchdog_that_starts_during_a_stall_sees_the_rest_of_it() {
     }
     let told = Told::default();
     let watchdog = told.watch(&runtime);
-    runtime.block_on(task).unwrap();
+    let watched_since = Instant::now();
+    let end = runtime.block_on(task).unwrap();
     told.wait_for_end();
     drop(watchdog);
     let started = &told.of(Phase::Started)[0].stall;
     assert_eq!(started.task().unwrap().name(), "earlier");
     let ended = &told.of(Phase::Ended)[0].stall;
+    let over = Instant::now();
     assert!(
-        ended.duration() >= ms(250) && ended.duration() <= ms(400),
+        ended.duration() >= end - watched_since && ended.duration() <= over - before,
         "{ended}"
     );
 }
@@ -596,7 +612,7 @@ fn a_callback_that_panics_or_dawdles_does_not_stop_detection() {
     std::thread::sleep(ms(50));
     for _ in 0..3 {
         runtime
-            .block_on(runtime.spawn(async { std::thread::sleep(ms(50)) }))
+            .block_on(runtime.spawn(async { std::thread::sleep(ms(250)) }))
             .unwrap();
         // A worker that finds more to do before it parks makes one turn of both.
         std::thread::sleep(ms(20));

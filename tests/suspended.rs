@@ -18,7 +18,7 @@ use std::fmt;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Acquire, Release};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use child::Child;
 use common::{Told, alone, ms, multi_thread};
@@ -62,6 +62,14 @@ fn end_of(all: &[StallEvent], name: &str) -> Option<Stall> {
     all.iter().find(of).map(|event| event.stall.clone())
 }
 
+/// Computes until so much time is over, in a stop or not.
+fn computes_until(time: Duration) {
+    let start = Instant::now();
+    while start.elapsed() < time {
+        std::hint::spin_loop();
+    }
+}
+
 /// Not a test: what the test below stops and continues, or leaves alone.
 #[test]
 #[ignore = "runs in a process of its own"]
@@ -74,7 +82,7 @@ fn naps_and_computes() {
     let watchdog = told.watch(&runtime);
     std::thread::sleep(ms(300));
     let naps = runtime.spawn(async { std::thread::sleep(ms(300)) }.watched("naps"));
-    let computes = runtime.spawn(async { common::spin(ms(300)) }.watched("computes"));
+    let computes = runtime.spawn(async { computes_until(ms(300)) }.watched("computes"));
     println!("\nready");
     runtime.block_on(async {
         naps.await.unwrap();

@@ -161,10 +161,11 @@ fn blocking() -> Vec<Scenario> {
             apart(|| hold(LONG, || mutex.lock().unwrap())).await;
             *mutex.lock().unwrap() += 1;
         }),
-        // It yields its CPU a few times first, to those that are busy.
+        // It yields its CPU a few times first, to those that are busy, and each of them may
+        // keep it for as long as it is let.
         scenario!("parking_lot", {
             let mutex = leaked(parking_lot::Mutex::new(0));
-            apart(|| hold(LONG, || mutex.lock())).await;
+            apart(|| hold(20 * LONG, || mutex.lock())).await;
             *mutex.lock() += 1;
         }),
         scenario!("rwlock", {

@@ -32,7 +32,8 @@ impl Excuse {
 /// is the time for which it is not to blame: the whole process stood still (stopped, or
 /// the machine asleep), the thread waited for a CPU, or this library was at work. A wait
 /// of less than a sixteenth is not excused: the watchdog makes a thread wait by looking at
-/// it, and would have to look again for as long.
+/// it, and would have to look again for as long. What nobody measured may have been a wait
+/// as well: see [`Unmeasured`].
 ///
 /// What has waited for a CPU for so long that a quarter of its time awake is beyond the
 /// lowest threshold is a stall too, though of no severity but the lowest: so that a worker
@@ -43,7 +44,9 @@ pub(crate) struct Age {
     since_ns: u64,
     standstill_ns: u64,
     excused_ns: u64,
-    /// Of that, what is excused however short it is.
+    /// What would be excused as a wait as well, were it not for something else.
+    excused_twice_ns: u64,
+    /// Of what is excused, what is so however short it is.
     own_work_ns: u64,
     waiting: Option<Waiting>,
     unmeasured: Unmeasured,
@@ -56,6 +59,7 @@ impl Age {
             since_ns,
             standstill_ns: 0,
             excused_ns: 0,
+            excused_twice_ns: 0,
             own_work_ns: 0,
             waiting: None,
             unmeasured: Unmeasured::default(),
@@ -90,12 +94,16 @@ impl Age {
         let after_ns = self.waiting_ns();
         self.standstill_ns += excuse.standstill_ns;
         self.own_work_ns += excuse.own_work_ns;
-        // A wait within a standstill is not taken off twice; and what was taken for a
-        // wait can turn out to have been sleep.
-        self.excused_ns += excused_ns.max(after_ns.saturating_sub(before_ns));
-        self.excused_ns = self
-            .excused_ns
-            .saturating_sub(before_ns.saturating_sub(after_ns));
+        // A wait within a standstill is not taken off twice.
+        let grown_ns = after_ns.saturating_sub(before_ns);
+        self.excused_ns += excused_ns.max(grown_ns);
+        self.excused_twice_ns += excused_ns.min(grown_ns);
+        // What was taken for a wait can turn out to have been sleep: or a stop, which is
+        // excused all the same.
+        let shrunk_ns = before_ns.saturating_sub(after_ns);
+        let stays_ns = shrunk_ns.min(self.excused_twice_ns);
+        self.excused_twice_ns -= stays_ns;
+        self.excused_ns = self.excused_ns.saturating_sub(shrunk_ns - stays_ns);
     }
 
     /// How long its thread has waited in all its life, by a reading at this look.

@@ -27,7 +27,7 @@ mod waiting;
 mod weight;
 
 pub(crate) use observation::{
-    Account, FinishedSeen, Layer, Observation, PollId, PollSeen, Queued, Unit, WorkerSeen,
+    Account, FinishedSeen, Layer, Observation, PollId, PollSeen, Queued, Reading, Unit, WorkerSeen,
 };
 #[cfg_attr(not(target_os = "linux"), allow(unused_imports))]
 pub(crate) use waiting::ThreadState;

@@ -140,8 +140,15 @@ pub(crate) struct Queued {
     /// The thread's number in the registry.
     pub(crate) thread: usize,
     /// At the reading before this look; `None` where there was none lately.
-    pub(crate) before_ns: Option<u64>,
-    pub(crate) now_ns: u64,
+    pub(crate) before: Option<Reading>,
+    pub(crate) now: Reading,
+}
+
+/// One reading of how long a thread has waited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Reading {
+    pub(crate) at_ns: u64,
+    pub(crate) wait_ns: u64,
 }
 
 /// What can be held up.

@@ -5,7 +5,7 @@
 //! of waits forgets none: between a reading from before and one from after, the thread has
 //! waited for as long as the count has grown, and no longer.
 
-use crate::detector::observation::Queued;
+use crate::detector::observation::{Queued, Reading};
 use crate::detector::waiting::Waiting;
 
 /// What is known of the time in which a thread was not measured.
@@ -13,8 +13,7 @@ use crate::detector::waiting::Waiting;
 pub(crate) struct Unmeasured {
     /// From the reading before it all to the last; `None` where the thread is not known.
     queued: Option<Queued>,
-    /// At the first reading.
-    first_ns: u64,
+    first: Reading,
     /// Of that time, what is excused whatever the thread has done.
     excused_ns: u64,
     /// For how long the watchdog waited for a CPU meanwhile.
@@ -25,7 +24,7 @@ impl Unmeasured {
     /// Of what begins after the last reading.
     pub(crate) fn again(&self) -> Self {
         let queued = self.queued.map(|queued| Queued {
-            before_ns: Some(queued.now_ns),
+            before: Some(queued.now),
             ..queued
         });
         Unmeasured {
@@ -37,12 +36,12 @@ impl Unmeasured {
     /// Takes in a reading of a thread.
     pub(crate) fn read(&mut self, now: Queued) {
         match &mut self.queued {
-            Some(queued) if queued.thread == now.thread => queued.now_ns = now.now_ns,
+            Some(queued) if queued.thread == now.thread => queued.now = now.now,
             // The worker has been handed to another thread, of which that does not say much.
             Some(_) => {}
             none => {
                 *none = Some(now);
-                self.first_ns = now.now_ns;
+                self.first = now.now;
             }
         }
     }
@@ -53,8 +52,11 @@ impl Unmeasured {
         self.watchdog_waited_ns += watchdog_waited_ns;
     }
 
-    /// For how long the thread can have waited for a CPU in the time, so long in all, in
-    /// which it was not measured.
+    /// For how long the thread can have waited for a CPU in the time until `at_ns`, so long
+    /// in all, in which it was not measured.
+    ///
+    /// Some of what it has waited between two readings may have been before it began, or
+    /// after its end. That is in its favour: who can have waited is not blamed.
     pub(crate) fn waited_ns(
         &self,
         at_ns: u64,
@@ -67,17 +69,21 @@ impl Unmeasured {
         if measured.is_some_and(|measured| measured.has_only_waited(at_ns)) {
             return left_ns;
         }
-        let Some(queued) = self.queued else {
+        let Some(Queued { before, now, .. }) = self.queued else {
             return left_ns.min(self.watchdog_waited_ns);
         };
-        // Without a reading from before, others speak for it, and what it has waited since.
-        let (first_ns, guessed_ns) = match queued.before_ns {
-            Some(before_ns) => (before_ns, 0),
-            None => (self.first_ns, waiting_ns.max(self.watchdog_waited_ns)),
+        let credited_ns = |from: Reading| {
+            let credited_ns = now.wait_ns.saturating_sub(from.wait_ns);
+            credited_ns.saturating_sub(waiting_ns)
         };
-        let credited_ns = queued.now_ns.saturating_sub(first_ns);
-        // It has never waited for longer than that in all its life.
-        let guessed_ns = guessed_ns.min(queued.now_ns);
-        left_ns.min(credited_ns.saturating_sub(waiting_ns) + guessed_ns)
+        let Some(before) = before else {
+            // Others speak for it, and what it has waited since; but it has never waited for
+            // longer than that in all its life.
+            let guessed_ns = waiting_ns.max(self.watchdog_waited_ns).min(now.wait_ns);
+            return left_ns.min(credited_ns(self.first) + guessed_ns);
+        };
+        // Of what came after the last reading nothing is known.
+        let within_ns = left_ns.saturating_sub(at_ns.saturating_sub(now.at_ns));
+        within_ns.min(credited_ns(before))
     }
 }

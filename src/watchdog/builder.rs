@@ -275,7 +275,9 @@ impl Builder {
         self
     }
 
-    /// Calls `callback` with each event of each stall. Each call of this adds a callback.
+    /// Calls `callback` with each event of each stall; of stalls for want of a CPU alone
+    /// ([`Cause::Starved`](crate::Cause::Starved)) with those of one a minute. Each call of
+    /// this adds a callback.
     ///
     /// Each callback has a thread of its own, which calls it with one event at a time, in
     /// order. A callback that panics or takes long harms neither detection nor other

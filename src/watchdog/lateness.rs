@@ -343,4 +343,88 @@ mod tests {
         let late = lateness.look(Some(5 * MS), 10_005 * MS, &[]);
         assert_eq!(late.standstill_ns, 0);
     }
+
+    fn times(state: ThreadState, runs: u64) -> ThreadTimes {
+        ThreadTimes {
+            spent: crate::detector::Spent {
+                runs,
+                ..crate::detector::Spent::default()
+            },
+            state,
+            polls: 0,
+        }
+    }
+
+    #[test]
+    fn who_slept_has_slept_on_if_it_was_given_no_cpu_since() {
+        let mut lateness = Lateness::new(5 * MS);
+        let unit = Unit::Worker;
+        let before = [
+            (unit(0), times(ThreadState::Off, 7)),
+            (unit(1), times(ThreadState::Off, 7)),
+            (unit(2), times(ThreadState::Off, 7)),
+            (unit(3), times(ThreadState::OnCpu, 7)),
+            (Unit::Thread(0), times(ThreadState::Off, 7)),
+        ];
+        lateness.begin_wait(0, &before);
+        // (woken, slept on): one that has gone was woken, to go.
+        let now = [
+            (unit(1), times(ThreadState::Off, 8)),
+            (unit(0), times(ThreadState::Off, 7)),
+            (unit(3), times(ThreadState::Off, 7)),
+            (Unit::Thread(0), times(ThreadState::OnCpu, 9)),
+            (unit(4), times(ThreadState::Off, 1)),
+        ];
+        assert_eq!(lateness.sleepers(&now), (3, 1));
+        assert_eq!(lateness.sleepers(&[]), (4, 0));
+        lateness.begin_wait(0, &[]);
+        assert_eq!(lateness.sleepers(&now), (0, 0));
+    }
+
+    #[test]
+    fn what_was_not_planned_or_is_little_late_is_not_late() {
+        let mut lateness = Lateness::new(5 * MS);
+        lateness.begin_wait(0, &[]);
+        assert_eq!(lateness.look(None, 900 * MS, &[]), Late::default());
+        assert_eq!(
+            lateness.look(Some(100 * MS), 105 * MS, &[]),
+            Late::default()
+        );
+        assert_eq!(lateness.look(Some(100 * MS), 90 * MS, &[]), Late::default());
+        // However short the tick.
+        let mut lateness = Lateness::new(1);
+        lateness.begin_wait(0, &[]);
+        assert_eq!(
+            lateness.look(Some(0), MIN_STANDSTILL_NS, &[]),
+            Late::default()
+        );
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn who_overslept_stood_still_and_who_computed_did_not() {
+        let clock = crate::clock::calibrate();
+        let mut lateness = Lateness::new(5 * MS);
+        let begin_ns = clock.now_ns();
+        lateness.begin_wait(begin_ns, &[]);
+        std::thread::sleep(std::time::Duration::from_millis(40));
+        let late = lateness.look(Some(begin_ns + 10 * MS), clock.now_ns(), &[]);
+        // It may have waited for a CPU besides, and has been late for that long, too.
+        assert!(late.standstill_ns >= 29 * MS, "{late:?}");
+
+        let mut lateness = Lateness::new(5 * MS);
+        let begin_ns = clock.now_ns();
+        lateness.begin_wait(begin_ns, &[]);
+        // Not one sleep, which is all that a thread does that waits for its timer.
+        for _ in 0..3 {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        let computed_ns = || ProcessClocks::now().cpu_ns;
+        let before_ns = computed_ns();
+        while computed_ns() < before_ns + 200 * MS {}
+        let now_ns = clock.now_ns();
+        let late = lateness.look(Some(begin_ns + 10 * MS), now_ns, &[]);
+        assert_eq!(late.standstill_ns, 0, "{late:?}");
+        assert!(late.waited_ns <= now_ns - begin_ns - 10 * MS, "{late:?}");
+    }
 }

@@ -1,7 +1,7 @@
 //! For how long threads have waited for a CPU, from one reading to the next.
 
 use crate::clock::Calibrated;
-use crate::detector::{Observation, Queued, ThreadState, ThreadTimes, Unit};
+use crate::detector::{Observation, Queued, Reading, ThreadState, ThreadTimes, Unit};
 use crate::registry::{MAX_THREADS, Place, Thread, registry};
 use crate::room::room_for;
 use crate::watchdog::observe::Observer;
@@ -19,11 +19,10 @@ const MANY_READINGS: usize = 16;
 
 /// The last reading of a thread.
 #[derive(Clone, Copy, Debug, Default)]
-struct Reading {
+struct Last {
     /// The operating system's id of the thread; 0 for none.
     tid: i32,
-    at_ns: u64,
-    wait_ns: u64,
+    reading: Reading,
 }
 
 /// The last readings of all threads, and those of this look.
@@ -33,7 +32,7 @@ pub(super) struct RunQueues {
     /// When the look began that goes on.
     now_ns: u64,
     /// By number.
-    last: Vec<Reading>,
+    last: Vec<Last>,
     /// Until then all threads are read.
     contended_until_ns: u64,
     /// Which one is to be read next.
@@ -47,7 +46,7 @@ impl RunQueues {
     /// read before.
     pub(super) fn new(clock: &'static Calibrated, units: usize) -> Self {
         let mut last = room_for(MAX_THREADS);
-        last.resize(MAX_THREADS, Reading::default());
+        last.resize(MAX_THREADS, Last::default());
         let now_ns = clock.now_ns();
         RunQueues {
             clock,
@@ -81,25 +80,24 @@ impl RunQueues {
             return;
         };
         let before = *last;
+        let now = Reading {
+            at_ns: self.now_ns,
+            wait_ns,
+        };
         // What has begun since this look is held against a reading from before it began.
         let took_ns = self.clock.now_ns().saturating_sub(self.now_ns);
         if took_ns <= LATE_NS || before.tid != tid {
-            *last = Reading {
-                tid,
-                at_ns: self.now_ns,
-                wait_ns,
-            };
+            *last = Last { tid, reading: now };
         }
         if self.has_read(unit) {
             return;
         }
-        let is_recent = self.now_ns.saturating_sub(before.at_ns) <= CONTENDED_NS;
+        let is_recent = self.now_ns.saturating_sub(before.reading.at_ns) <= CONTENDED_NS;
         let is_known = before.tid == tid && is_recent;
-        let before_ns = is_known.then_some(before.wait_ns);
         let queued = Queued {
             thread,
-            before_ns,
-            now_ns: wait_ns,
+            before: is_known.then_some(before.reading),
+            now,
         };
         self.queued.push((unit, queued));
     }
@@ -167,6 +165,7 @@ mod tests {
     const UNIT: Unit = Unit::Worker(3);
 
     /// The number of the calling thread.
+    #[allow(clippy::unwrap_used)]
     fn this_thread() -> usize {
         let this = local::this_thread().unwrap();
         let mut number = None;
@@ -193,19 +192,22 @@ mod tests {
         ];
         // Far enough ahead that no look is late.
         let mut now_ns = clock.now_ns() + 3_600_000_000_000;
+        let mut last_ns = 0;
         for (later_ns, wait_ns, before_ns) in table {
             now_ns += later_ns;
             queues.begin(now_ns);
             queues.read(UNIT, thread, wait_ns);
             queues.read(UNIT, thread, wait_ns + 1_000);
+            let at = |at_ns, wait_ns| Reading { at_ns, wait_ns };
             let queued = Queued {
                 thread,
-                before_ns,
-                now_ns: wait_ns,
+                before: before_ns.map(|before_ns| at(last_ns, before_ns)),
+                now: at(now_ns, wait_ns),
             };
             assert_eq!(queues.queued, [(UNIT, queued)]);
             // Else the second reading would be the one before.
-            queues.last[thread].wait_ns = wait_ns;
+            queues.last[thread].reading.wait_ns = wait_ns;
+            last_ns = now_ns;
         }
     }
 
@@ -223,7 +225,7 @@ mod tests {
         queues.read(UNIT, thread, 90);
         queues.begin(clock.now_ns());
         queues.read(UNIT, thread, 95);
-        assert_eq!(queues.queued[0].1.before_ns, Some(70));
+        assert_eq!(queues.queued[0].1.before.unwrap().wait_ns, 70);
     }
 
     #[test]
