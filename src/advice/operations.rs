@@ -172,23 +172,30 @@ pub(super) const OPERATIONS: &[Operation] = &[
     },
     Operation {
         calls: FORMATS,
-        inside: "axum::json::..::into_response axum_extra::..::into_response \
-            actix_web::types::json::..::respond_to actix_web::types::json::..::error_response \
-            actix_web::response::builder::..::json warp::reply \
-            poem::web::json::..::into_response rocket::serde::..::respond_to \
-            salvo_core::..::render",
+        inside: RESPONSES,
         when: COMPUTING,
         reach: Around,
         kind: RESPONSE,
     },
     Operation {
         calls: FORMATS,
-        inside: "axum::json::..::from_request axum::json::..::from_bytes axum::form \
-            actix_web::types::json actix_web::types::form warp::filters::body poem::web::json \
-            rocket::serde",
+        inside: REQUESTS,
         when: COMPUTING,
         reach: Around,
         kind: REQUEST,
+    },
+    Operation {
+        // Where the work is not known, the place itself says what it is for.
+        calls: RESPONSES,
+        when: COMPUTING,
+        kind: RESPONSE,
+        ..ROW
+    },
+    Operation {
+        calls: REQUESTS,
+        when: COMPUTING,
+        kind: REQUEST,
+        ..ROW
     },
     Operation {
         calls: FORMATS,
@@ -422,6 +429,15 @@ const COMPRESSORS: &str = "flate2 miniz_oxide libz_sys libz_rs_sys zlib_rs zune_
     snap zip async_zip sevenz_rust* zopfli compression_codecs \
     extern::ZSTD_* extern::LZ4_* extern::BZ2_* extern::lzma_* extern::deflate* \
     extern::inflate*";
+
+const RESPONSES: &str = "axum::json::..::into_response axum_extra::..::into_response \
+    actix_web::types::json::..::respond_to actix_web::types::json::..::error_response \
+    actix_web::response::builder::..::json warp::reply poem::web::json::..::into_response \
+    rocket::serde::..::respond_to salvo_core::..::render";
+
+const REQUESTS: &str = "axum::json::..::from_request axum::json::..::from_bytes axum::form \
+    actix_web::types::json actix_web::types::form warp::filters::body poem::web::json \
+    rocket::serde";
 
 const BODIES: &str = "tower_http::compression tower_http::decompression tower_http::compression_utils \
     actix_http::encoding async_compression warp::filters::compression \
