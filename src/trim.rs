@@ -47,6 +47,13 @@ pub(crate) fn passes_block_in_place(frames: &[Frame]) -> bool {
     })
 }
 
+/// Whether the thread runs a worker of a multi-thread runtime: tokio 1.54,
+/// `scheduler/multi_thread/worker.rs`.
+pub(crate) fn runs_a_worker(frames: &[Frame]) -> bool {
+    passes(frames, "scheduler::multi_thread::worker::")
+        || passes(frames, "scheduler/multi_thread/worker")
+}
+
 /// Whether the thread is at work on a panic: its message, its unwinding.
 pub(crate) fn passes_panic(frames: &[Frame]) -> bool {
     // Not all of `std::panicking`: `catch_unwind` is there, too.

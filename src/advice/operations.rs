@@ -206,23 +206,30 @@ pub(super) const OPERATIONS: &[Operation] = &[
     },
     Operation {
         calls: FORMATS,
-        inside: "axum::json::..::into_response axum_extra::..::into_response \
-            actix_web::types::json::..::respond_to actix_web::types::json::..::error_response \
-            actix_web::response::builder::..::json warp::reply \
-            poem::web::json::..::into_response rocket::serde::..::respond_to \
-            salvo_core::..::render",
+        inside: RESPONSES,
         when: COMPUTING,
         reach: Around,
         kind: RESPONSE,
     },
     Operation {
         calls: FORMATS,
-        inside: "axum::json::..::from_request axum::json::..::from_bytes axum::form \
-            actix_web::types::json actix_web::types::form warp::filters::body poem::web::json \
-            rocket::serde",
+        inside: REQUESTS,
         when: COMPUTING,
         reach: Around,
         kind: REQUEST,
+    },
+    Operation {
+        // Where the work is not known, the place itself says what it is for.
+        calls: RESPONSES,
+        when: COMPUTING,
+        kind: RESPONSE,
+        ..ROW
+    },
+    Operation {
+        calls: REQUESTS,
+        when: COMPUTING,
+        kind: REQUEST,
+        ..ROW
     },
     Operation {
         calls: FORMATS,
@@ -469,6 +476,15 @@ const UNPACKERS: &str = "compression_codecs::..::decoder async_compression::code
     zstd_safe::DCtx zstd::stream::..::decoder zstd::..::Decoder fdeflate::decompress \
     lz4_flex::..::decompress* snap::decompress snap::..::decompress* extern::inflate* \
     extern::ZSTD_decompress* extern::LZ4_decompress* extern::BrotliDecoder*";
+
+const RESPONSES: &str = "axum::json::..::into_response axum_extra::..::into_response \
+    actix_web::types::json::..::respond_to actix_web::types::json::..::error_response \
+    actix_web::response::builder::..::json warp::reply poem::web::json::..::into_response \
+    rocket::serde::..::respond_to salvo_core::..::render";
+
+const REQUESTS: &str = "axum::json::..::from_request axum::json::..::from_bytes axum::form \
+    actix_web::types::json actix_web::types::form warp::filters::body poem::web::json \
+    rocket::serde";
 
 const BODIES: &str = "tower_http::compression tower_http::decompression tower_http::compression_utils \
     actix_http::encoding async_compression warp::filters::compression \

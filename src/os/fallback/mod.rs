@@ -7,7 +7,7 @@ use crate::blocking::Detection;
 use crate::clock::Ticks;
 use crate::detector::{Spent, ThreadTimes};
 use crate::os::{
-    Activity, Captured, Doing, Importance, Miss, ModuleFile, SignalUse, Subject, Usage,
+    Activity, Captured, Doing, Importance, Miss, ModuleFile, SignalUse, Subject, Usage, Wanted,
 };
 use crate::stall::Frame;
 
@@ -140,6 +140,8 @@ impl Capturer {
 
     pub(crate) const fn prepare(&mut self) {}
 
+    pub(crate) fn look_for(&mut self, _locks: Vec<Wanted>) {}
+
     pub(crate) fn capture(
         &mut self,
         thread: &ThreadProbe,
@@ -161,6 +163,16 @@ impl Capturer {
     pub(crate) fn modules(&self) -> Vec<ModuleFile> {
         Vec::new()
     }
+}
+
+/// Threads are not listed here.
+pub(crate) const fn thread_ids() -> Option<Vec<i32>> {
+    None
+}
+
+/// Threads have no numbers here.
+pub(crate) const fn thread_name(_tid: i32) -> Option<String> {
+    None
 }
 
 /// In words: how many CPUs there are.

@@ -660,16 +660,27 @@ impl<'a> Machine<'a> {
             }
             return Flow::On;
         }
-        for register in IMPLIED {
+        // Shifts, products of two, and what tests or changes bits.
+        let names_all = match opcode {
+            0xf6 | 0xf7 => matches!(operands.extension, 2 | 3),
+            0x69 | 0x6b | 0x86 | 0x87 | 0xc0 | 0xc1 | 0xd0..=0xd3 => true,
+            0x1a3..=0x1a5 | 0x1ab..=0x1ad | 0x1af | 0x1b3 | 0x1b8..=0x1bd => true,
+            _ => false,
+        };
+        for register in IMPLIED.into_iter().filter(|_| !names_all) {
             self.set(register, None);
         }
         if does == Does::SpoilsFramePointer {
             self.set(RBP, None);
         }
-        if operands.register == RSP || operands.other == Some(RSP) {
+        // Of some the bits are a part of the opcode.
+        let is_register = !matches!(opcode, 0xc0 | 0xc1 | 0xd0..=0xd3 | 0xf6 | 0xf7 | 0x1ba);
+        if is_register && operands.register == RSP || operands.other == Some(RSP) {
             return Flow::End;
         }
-        self.set(operands.register, None);
+        if is_register {
+            self.set(operands.register, None);
+        }
         match self.place(&prefixes, &operands) {
             Place::Register(register) => self.set(register, None),
             Place::Memory(address) => self.store(address, WIDEST_STORE, None),
@@ -751,4 +762,62 @@ fn parsed(bytes: &[u8]) -> Option<(Prefixes, Operands, u16)> {
 
 fn unparsed(bytes: &[u8]) -> Option<(Prefixes, u8)> {
     Reader::new(bytes).opcode()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is left of the registers after these instructions, each of which goes on.
+    fn after(code: &[&[u8]], set: &[(u8, u64)]) -> [Option<u64>; 16] {
+        let stack = StackCopy::default();
+        let mut machine = Machine::new(0x1000, 0x8000, &stack, &|_, _| None);
+        for (register, value) in set {
+            machine.set(*register, Some(*value));
+        }
+        for bytes in code {
+            assert_eq!(machine.step(bytes), Flow::On, "{bytes:02x?}");
+        }
+        std::array::from_fn(|register| machine.register(register as u8))
+    }
+
+    #[test]
+    fn what_is_not_followed_spoils_its_own_register_alone() {
+        // shl rax; imul ecx, edx; not ebx.
+        let code: [&[u8]; 3] = [&[0x48, 0xd1, 0xe0], &[0x0f, 0xaf, 0xca], &[0xf7, 0xd3]];
+        let all = after(
+            &code,
+            &[(RAX, 1), (RCX, 2), (RDX, 3), (RBX, 4), (RSI, 3), (RDI, 5)],
+        );
+        assert_eq!(all[usize::from(RAX)], None);
+        assert_eq!(all[usize::from(RCX)], None);
+        assert_eq!(all[usize::from(RBX)], None);
+        assert_eq!(all[usize::from(RSI)], Some(3));
+        assert_eq!(all[usize::from(RDI)], Some(5));
+        assert_eq!(all[usize::from(RSP)], Some(0x8000));
+    }
+
+    #[test]
+    fn parts_of_registers_are_known_by_themselves() {
+        // mov al, 7; movzx ecx, al.
+        let code: [&[u8]; 2] = [&[0xb0, 7], &[0x0f, 0xb6, 0xc8]];
+        let all = after(&code, &[]);
+        assert_eq!(all[usize::from(RAX)], None);
+        assert_eq!(all[usize::from(RCX)], Some(7));
+    }
+
+    #[test]
+    fn words_come_back_from_the_stack() {
+        // push rdi; mov [rsp+8], rsi; pop rax; mov rcx, [rsp].
+        let code: [&[u8]; 4] = [
+            &[0x57],
+            &[0x48, 0x89, 0x74, 0x24, 8],
+            &[0x58],
+            &[0x48, 0x8b, 0x0c, 0x24],
+        ];
+        let all = after(&code, &[(RDI, 5), (RSI, 6)]);
+        assert_eq!(all[usize::from(RAX)], Some(5));
+        assert_eq!(all[usize::from(RCX)], Some(6));
+        assert_eq!(all[usize::from(RSP)], Some(0x8000));
+    }
 }

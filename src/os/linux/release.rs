@@ -209,10 +209,11 @@ impl<C: Code + ?Sized> Search<'_, C> {
                 Target::ByWord(word) => code::word(self.code, word),
                 Target::Unknown => None,
             };
-            let target = target.filter(|target| self.code.is_code(*target));
-            machine.enter(target?);
-            way.calls += 1;
-            return Some(None);
+            if let Some(target) = target.filter(|target| self.code.is_code(*target)) {
+                machine.enter(target);
+                way.calls += 1;
+                return Some(None);
+            }
         }
         // Whether the guard is there during a call is known best.
         if calls_unwind

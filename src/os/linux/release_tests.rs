@@ -74,6 +74,16 @@ fn found(work: Work, runs: bool) -> Vec<String> {
         .collect()
 }
 
+/// Of a thread that sleeps, registers are known as far as functions further in have saved
+/// them. Optimized code has guards in registers.
+fn assert_held(work: Work, runs: bool, expected: &str) {
+    let found = found(work, runs);
+    let may_be_unknown = !runs && !cfg!(debug_assertions);
+    if !may_be_unknown || !found.is_empty() {
+        assert_eq!(found, [expected], "running: {runs}");
+    }
+}
+
 #[inline(never)]
 fn purge(state: &State, work: Work, goes_on: GoesOn<'_>) {
     let mut all = state.mutex.lock().unwrap();
@@ -85,7 +95,7 @@ fn purge(state: &State, work: Work, goes_on: GoesOn<'_>) {
 #[test]
 fn who_has_a_guard_holds_the_lock() {
     for (work, runs) in [(holds_asleep as Work, false), (holds_running, true)] {
-        assert_eq!(found(work, runs), ["mutex in purge"], "running: {runs}");
+        assert_held(work, runs, "mutex in purge");
     }
     fn holds_asleep(state: &State, goes_on: GoesOn<'_>) {
         purge(state, |_, goes_on| sleeps(goes_on), goes_on);
@@ -104,7 +114,7 @@ fn writers_hold_their_lock() {
         sleeps(goes_on);
         all.push(2);
     }
-    assert_eq!(found(rewrite, false), ["rwlock in rewrite"]);
+    assert_held(rewrite, false, "rwlock in rewrite");
 }
 
 #[test]
@@ -116,7 +126,7 @@ fn locks_of_parking_lot_are_known() {
         sleeps(goes_on);
         *count += 1;
     }
-    assert_eq!(found(count, false), ["parked in count"]);
+    assert_held(count, false, "parked in count");
     #[inline(never)]
     fn write(state: &State, goes_on: GoesOn<'_>) {
         let mut count = state.parked_rwlock.write();
@@ -124,7 +134,7 @@ fn locks_of_parking_lot_are_known() {
         spins(goes_on);
         *count += 1;
     }
-    assert_eq!(found(write, true), ["parked rwlock in write"]);
+    assert_held(write, true, "parked rwlock in write");
 }
 
 #[test]
@@ -165,7 +175,7 @@ fn a_guard_that_is_gone_holds_nothing() {
     assert_eq!(found(dropped, false), [""; 0]);
     assert_eq!(found(dropped_by_scope, true), [""; 0]);
     assert_eq!(found(dropped_by_chance, false), [""; 0]);
-    assert_eq!(found(kept_by_chance, false), ["mutex in kept_by_chance"]);
+    assert_held(kept_by_chance, false, "mutex in kept_by_chance");
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod open;
 mod places;
 mod profile;
 mod sampling;
+mod takeover;
 mod tally;
 
 use std::sync::atomic::AtomicUsize;

@@ -20,6 +20,7 @@ use crate::stall::{Phase, Stack};
 use crate::watchdog::investigator::lock_waits::{Proof, Seen};
 use crate::watchdog::investigator::moment::{Moment, Own, Span};
 use crate::watchdog::investigator::places::{Places, is_same};
+use crate::watchdog::investigator::takeover::Takeover;
 use crate::watchdog::investigator::tally::Tally;
 use crate::watchdog::transition::Whereabouts;
 
@@ -64,6 +65,8 @@ struct Kept {
     /// `None` until it is symbolized.
     stack: Option<Stack>,
     tally: Tally,
+    /// The stack, while it may be that of a thread that has handed its worker on.
+    held_back: Option<Stack>,
     /// Who held the lock that it waited for there.
     holding: Option<Holding>,
 }
@@ -156,6 +159,7 @@ pub(super) struct Profile {
     lost_before_ns: u64,
     /// Whether somebody waits for stacks that are being symbolized.
     pub(super) is_awaited: bool,
+    pub(super) takeover: Takeover,
 }
 
 impl Profile {
@@ -171,6 +175,7 @@ impl Profile {
             first: None,
             last: None,
             is_awaited: false,
+            takeover: Takeover::default(),
         }
     }
 
@@ -227,6 +232,7 @@ impl Profile {
                     hashes: vec![hash],
                     stack: None,
                     tally: Tally::default(),
+                    held_back: None,
                     holding: None,
                 });
                 (Where::Stack(self.numbers), Taken::New(self.numbers))
@@ -234,6 +240,41 @@ impl Profile {
         };
         self.enter(place, span);
         taken
+    }
+
+    /// Whether it is to be found out who runs the worker; once.
+    pub(super) fn ask_for_takeover(&mut self) -> bool {
+        let asks = self.takeover == Takeover::Asked;
+        if asks {
+            self.takeover = Takeover::Unknown;
+        }
+        asks
+    }
+
+    /// The thread of a turn is in `block_in_place` at this stack: another may run its worker.
+    pub(super) fn resolve_in_place(&mut self, number: u32, stack: Stack) {
+        if self.takeover == Takeover::None {
+            return self.resolve(number, Some(stack));
+        }
+        if self.takeover == Takeover::Unasked {
+            self.takeover = Takeover::Asked;
+        }
+        if let Some(kept) = self.kept_of(number) {
+            kept.held_back = Some(stack);
+        }
+    }
+
+    /// The worker is still that thread's, so its line is to blame.
+    pub(super) fn nobody_took_over(&mut self) {
+        self.takeover = Takeover::None;
+        let held_back = self.kept.iter_mut().filter_map(|kept| {
+            let stack = kept.held_back.take()?;
+            Some((kept.number, stack))
+        });
+        let held_back: Vec<(u32, Stack)> = held_back.collect();
+        for (number, stack) in held_back {
+            self.resolve(number, Some(stack));
+        }
     }
 
     /// Another thread was seen holding the lock that this one waits for where it is.
@@ -381,7 +422,8 @@ impl Profile {
         let of = &self.extent();
         let mut places = Places::default();
         let mut seen_ns = 0;
-        let all = self.kept.iter().map(|kept| {
+        let told = self.kept.iter().filter(|kept| kept.held_back.is_none());
+        let all = told.map(|kept| {
             let place = Where::Stack(kept.number);
             let stack = kept.stack.as_ref();
             (place, stack, &kept.tally, kept.holding.as_ref())
@@ -401,7 +443,8 @@ impl Profile {
         if seen_ns >= of.duration_ns.saturating_sub(of.lost_ns) / 2 {
             places.judge_by_times(self.by_times);
         }
-        let is_complete = self.kept.iter().all(|kept| kept.stack.is_some());
+        let is_there = |kept: &Kept| kept.stack.is_some() || kept.held_back.is_some();
+        let is_complete = self.kept.iter().all(is_there);
         let mut seen = places.told(of, &self.pace.thresholds, seen_ns);
         seen.is_complete = is_complete;
         seen

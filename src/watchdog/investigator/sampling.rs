@@ -8,7 +8,7 @@ use crate::explain::{Job, Sent};
 use crate::os::{Captured, Doing, Miss, Subject, ThreadProbe};
 use crate::owner::Ownership;
 use crate::registry::{lock, registry};
-use crate::stall::{Frame, Stack, StallId, StallKind};
+use crate::stall::{Frame, StallId, StallKind};
 use crate::trim;
 use crate::watchdog::investigator::Capturers;
 use crate::watchdog::investigator::case::Case;
@@ -37,6 +37,9 @@ impl Case {
             return;
         }
         let now = self.moment(&thread);
+        if lock(&open.profile).ask_for_takeover() {
+            self.look_for_takeover(open, &thread, capturers);
+        }
         let asked = capturers
             .waits
             .asks_since(open.told.id, open.looked_for_locks_ns);
@@ -274,10 +277,15 @@ struct Answer {
 
 impl Answer {
     fn give(&self, frames: Option<Vec<Frame>>) {
-        let stack = frames.and_then(|frames| stack_of(frames, self.of_turn, &self.ownership));
+        let stack = frames.map(|frames| trim::stack_of(frames, &self.ownership));
         // Held until all is sent: what is seen of one stall is sent in its order.
         let mut profile = lock(&self.profile);
-        profile.resolve(self.number, stack);
+        match stack {
+            Some(stack) if self.of_turn && trim::passes_block_in_place(&stack.frames) => {
+                profile.resolve_in_place(self.number, stack);
+            }
+            stack => profile.resolve(self.number, stack),
+        }
         let seen = profile.whereabouts();
         let by_times = profile.by_times;
         self.shared.ledger().see(self.id, by_times, &seen);
@@ -286,10 +294,4 @@ impl Answer {
             self.shared.delivery.send(&Message::Seen(self.id, seen));
         }
     }
-}
-
-fn stack_of(frames: Vec<Frame>, of_turn: bool, ownership: &Ownership) -> Option<Stack> {
-    // Its thread may have handed the worker on.
-    let elsewhere = of_turn && trim::passes_block_in_place(&frames);
-    (!elsewhere).then(|| trim::stack_of(frames, ownership))
 }
