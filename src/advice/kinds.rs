@@ -327,6 +327,18 @@ pub(super) const FILE: &Kind = &Kind {
     complexity: Complexity::Low,
 };
 
+pub(super) const DISK: &Kind = &Kind {
+    name: "disk",
+    category: RiskCategory::FileIo,
+    does: "waits for the file system: for files, or for a database within the program",
+    short: "do in `tokio::task::spawn_blocking`, as a whole, what works on files or on a \
+                database within the program",
+    fix: FILE_CODE,
+    trade_off: "A trip to another thread, some 10 us: one for all of a file's work, not one for \
+                each call.",
+    complexity: Complexity::Low,
+};
+
 pub(super) const FILE_LOCK: &Kind = &Kind {
     name: "file_lock",
     category: RiskCategory::Lock,
@@ -686,6 +698,7 @@ pub(super) const ALL: &[&Kind] = &[
     OUTPUT,
     INPUT,
     FILE,
+    DISK,
     FILE_LOCK,
     READ_WRITE,
     DOCUMENT,

@@ -360,6 +360,16 @@ pub(super) const OPERATIONS: &[Operation] = &[
         kind: SPIN_LOCK,
         ..ROW
     },
+    Operation {
+        // What is contended spins before it waits, and may be seen as it wakes.
+        calls: "std::sys::sync::..::lock_contended std::sys::sync::..::read_contended \
+            std::sys::sync::..::write_contended parking_lot::..::lock_slow \
+            parking_lot::..::lock_shared_slow parking_lot::..::lock_exclusive_slow",
+        when: COMPUTING,
+        reach: Primitive,
+        kind: LOCK,
+        ..ROW
+    },
     // The operating system's own.
     Operation {
         calls: "std::thread::sleep* std::thread::functions::sleep* std::sys::thread::..::sleep* \
