@@ -132,6 +132,16 @@ pub(super) const DATABASE: &Kind = &Kind {
     complexity: Complexity::Medium,
 };
 
+pub(super) const ROWS: &Kind = &Kind {
+    name: "rows",
+    category: RiskCategory::Database,
+    does: "decodes or drops the rows that a database has answered with, many at once",
+    short: "fetch fewer rows at once: in pages, or one by one as a stream",
+    fix: PIECES_CODE,
+    trade_off: "A page more is a trip to the database more.",
+    complexity: Complexity::Low,
+};
+
 pub(super) const POOL: &Kind = &Kind {
     name: "pool",
     category: RiskCategory::Database,
@@ -681,6 +691,7 @@ pub(super) const ALL: &[&Kind] = &[
     PROCESS,
     FORK,
     DATABASE,
+    ROWS,
     POOL,
     HTTP,
     WEBSOCKET,

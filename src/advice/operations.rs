@@ -164,6 +164,14 @@ pub(super) const OPERATIONS: &[Operation] = &[
         ..ROW
     },
     Operation {
+        // Their connections are on threads of their own, or are awaited.
+        calls: "sqlx sqlx_core sqlx_sqlite sqlx_postgres sqlx_mysql sea_orm tokio_postgres \
+            mysql_async tokio_rusqlite",
+        when: COMPUTING,
+        kind: ROWS,
+        ..ROW
+    },
+    Operation {
         calls: "rusqlite sqlite libsqlite3_sys diesel rocksdb sled redb heed lmdb duckdb \
             extern::sqlite3*",
         when: ANY,
