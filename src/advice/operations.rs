@@ -348,6 +348,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
             tokio::sync::mpsc::..::blocking_* tokio::sync::oneshot::..::blocking_recv \
             tokio::sync::broadcast::..::blocking_recv",
         when: BLOCKED,
+        reach: Primitive,
         kind: CHANNEL,
         ..ROW
     },
