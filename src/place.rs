@@ -161,6 +161,10 @@ const CALLED_BACK: [&str; 7] = [
     "expecting",
 ];
 
+/// Methods of the user's types that a library calls as it works on them, most often derived
+/// ones, also by way of the standard library.
+const OPERATORS: [&str; 5] = ["eq", "ne", "cmp", "partial_cmp", "hash"];
+
 /// What a [`Place`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PlaceKind {
@@ -273,6 +277,14 @@ impl Stacked<'_> {
         let is_known = CALLED_BACK.contains(&name) || name.starts_with("visit_");
         let is_librarys = |at: Option<usize>| at.is_some_and(|at| !self.is_std(at));
         is_known && is_librarys(at.checked_sub(1)) && is_librarys(Some(at + 1))
+            || OPERATORS.contains(&name) && self.is_called_by_library(at)
+    }
+
+    /// Whether the nearest function round this one that is not the standard library's is
+    /// not the user's either.
+    fn is_called_by_library(&self, at: usize) -> bool {
+        let caller = (at + 1..self.frames.len()).find(|at| self.users[*at] || !self.is_std(*at));
+        caller.is_some_and(|caller| !self.users[caller])
     }
 
     /// Whether this function, which the user's called, is a poll of somebody's future.

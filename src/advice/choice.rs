@@ -1,8 +1,8 @@
 //! Which kind of blocking a stack shows: a pure function of cause and frames.
 
 use crate::advice::kinds::{
-    COMPUTE, FAULT, Kind, LOCK, STARVED, SUSPENDED, UNKNOWN, UNSEEN, UNSEEN_COMPUTE, UNSEEN_LOCK,
-    WAIT,
+    COMPUTE, DISK, FAULT, FILE, Kind, LOCK, STARVED, SUSPENDED, UNKNOWN, UNSEEN, UNSEEN_COMPUTE,
+    UNSEEN_LOCK, WAIT,
 };
 use crate::advice::operations::{OPERATIONS, Operation, Reach, SYSCALLS, When};
 use crate::advice::path::Paths;
@@ -39,9 +39,10 @@ pub(super) fn choose(cause: &Cause, frames: &[Frame], culprit: Option<usize>) ->
         Cause::Unknown => None,
     };
     let place = Place::new(when, frames, culprit);
-    let known = place.known();
-    if let Some(choice) = known {
-        return choice;
+    if let Some(choice) = place.known() {
+        // Without a line of the program's, whose file it is is not known.
+        let is_disk = choice.kind.name == FILE.name && !place.is_users();
+        return if is_disk { DISK.into() } else { choice };
     }
     let unknown = if place.is_users() { UNKNOWN } else { UNSEEN };
     let kind = match cause {
@@ -57,10 +58,12 @@ pub(super) fn choose(cause: &Cause, frames: &[Frame], culprit: Option<usize>) ->
         Cause::Blocked { syscall } => SYSCALLS
             .iter()
             .find(|(names, _)| names.split_ascii_whitespace().any(|name| name == syscall))
-            .map(|(_, kind)| *kind)
-            // Who waits so may be the runtime.
-            .filter(|kind| kind.name != WAIT.name || place.is_users())
-            .unwrap_or(unknown),
+            .map_or(unknown, |(_, kind)| match kind.name {
+                // Who waits so may be the runtime.
+                name if name == WAIT.name && !place.is_users() => UNSEEN,
+                name if name == FILE.name && !place.is_users() => DISK,
+                _ => kind,
+            }),
         _ => unknown,
     };
     kind.into()

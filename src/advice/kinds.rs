@@ -132,6 +132,16 @@ pub(super) const DATABASE: &Kind = &Kind {
     complexity: Complexity::Medium,
 };
 
+pub(super) const ROWS: &Kind = &Kind {
+    name: "rows",
+    category: RiskCategory::Database,
+    does: "decodes or drops the rows that a database has answered with, many at once",
+    short: "fetch fewer rows at once: in pages, or one by one as a stream",
+    fix: PIECES_CODE,
+    trade_off: "A page more is a trip to the database more.",
+    complexity: Complexity::Low,
+};
+
 pub(super) const POOL: &Kind = &Kind {
     name: "pool",
     category: RiskCategory::Database,
@@ -321,6 +331,18 @@ pub(super) const FILE: &Kind = &Kind {
     does: "reads or writes a file: from memory if the system has it there, else from disk",
     short: "use `tokio::fs`, or better all of the file's work in one \
                 `tokio::task::spawn_blocking`",
+    fix: FILE_CODE,
+    trade_off: "A trip to another thread, some 10 us: one for all of a file's work, not one for \
+                each call.",
+    complexity: Complexity::Low,
+};
+
+pub(super) const DISK: &Kind = &Kind {
+    name: "disk",
+    category: RiskCategory::FileIo,
+    does: "waits for the file system: for files, or for a database within the program",
+    short: "do in `tokio::task::spawn_blocking`, as a whole, what works on files or on a \
+                database within the program",
     fix: FILE_CODE,
     trade_off: "A trip to another thread, some 10 us: one for all of a file's work, not one for \
                 each call.",
@@ -669,6 +691,7 @@ pub(super) const ALL: &[&Kind] = &[
     PROCESS,
     FORK,
     DATABASE,
+    ROWS,
     POOL,
     HTTP,
     WEBSOCKET,
@@ -686,6 +709,7 @@ pub(super) const ALL: &[&Kind] = &[
     OUTPUT,
     INPUT,
     FILE,
+    DISK,
     FILE_LOCK,
     READ_WRITE,
     DOCUMENT,

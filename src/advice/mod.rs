@@ -151,7 +151,16 @@ pub(crate) fn fix(cause: &Cause, stack: Option<&Stack>) -> &'static str {
 
 fn choice(cause: &Cause, stack: Option<&Stack>) -> Choice {
     match stack {
-        Some(stack) => choose(cause, &stack.frames, stack.innermost_of_user()),
+        Some(stack) => {
+            let choice = choose(cause, &stack.frames, stack.innermost_of_user());
+            // What is awaited cannot be called elsewhere.
+            let is_awaited = stack.called_from.is_some();
+            if is_awaited && choice.by_library && choice.kind.name == kinds::LOCK.name {
+                kinds::UNSEEN_LOCK.into()
+            } else {
+                choice
+            }
+        }
         None => choose(cause, &[], None),
     }
 }
@@ -270,6 +279,32 @@ mod tests {
             );
         }
         assert!(fix(&blocked("connect"), None).contains("tokio::net"));
+    }
+
+    #[test]
+    fn a_lock_within_what_is_awaited_is_not_called_elsewhere() {
+        let called = stack("std::sync::poison::mutex::Mutex<T>::lock");
+        let frames = [
+            called.frames[0].clone(),
+            Frame {
+                function: Some("flume::async::RecvFut<T>::poll_inner".into()),
+                ..Frame::default()
+            },
+            called.frames[1].clone(),
+        ];
+        let called = Stack {
+            frames: frames.into(),
+            culprit: Some(2),
+            users: [2].into(),
+            ..called
+        };
+        let awaited = Stack {
+            culprit: Some(1),
+            called_from: Some(2),
+            ..called.clone()
+        };
+        assert!(fix(&Cause::Lock, Some(&called)).contains("call the library"));
+        assert_eq!(fix(&Cause::Lock, Some(&awaited)), kinds::UNSEEN_LOCK.short);
     }
 
     #[test]

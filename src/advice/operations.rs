@@ -164,6 +164,14 @@ pub(super) const OPERATIONS: &[Operation] = &[
         ..ROW
     },
     Operation {
+        // Their connections are on threads of their own, or are awaited.
+        calls: "sqlx sqlx_core sqlx_sqlite sqlx_postgres sqlx_mysql sea_orm tokio_postgres \
+            mysql_async tokio_rusqlite",
+        when: COMPUTING,
+        kind: ROWS,
+        ..ROW
+    },
+    Operation {
         calls: "rusqlite sqlite libsqlite3_sys diesel rocksdb sled redb heed lmdb duckdb \
             extern::sqlite3*",
         when: ANY,
@@ -347,6 +355,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
             tokio::sync::mpsc::..::blocking_* tokio::sync::oneshot::..::blocking_recv \
             tokio::sync::broadcast::..::blocking_recv",
         when: BLOCKED,
+        reach: Primitive,
         kind: CHANNEL,
         ..ROW
     },
@@ -365,6 +374,16 @@ pub(super) const OPERATIONS: &[Operation] = &[
         calls: "spin",
         when: COMPUTING,
         kind: SPIN_LOCK,
+        ..ROW
+    },
+    Operation {
+        // What is contended spins before it waits, and may be seen as it wakes.
+        calls: "std::sys::sync::..::lock_contended std::sys::sync::..::read_contended \
+            std::sys::sync::..::write_contended parking_lot::..::lock_slow \
+            parking_lot::..::lock_shared_slow parking_lot::..::lock_exclusive_slow",
+        when: COMPUTING,
+        reach: Primitive,
+        kind: LOCK,
         ..ROW
     },
     // The operating system's own.

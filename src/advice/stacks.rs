@@ -137,7 +137,7 @@ fn what_a_cause_alone_says() {
         ("suspended", "suspended"),
         ("unknown", "unseen"),
         ("blocked in connect", "socket"),
-        ("blocked in fsync", "file"),
+        ("blocked in fsync", "disk"),
         ("blocked in strange", "unseen"),
     ] {
         assert_eq!(

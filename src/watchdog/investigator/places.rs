@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use crate::cause::Judgement;
 use crate::clock::ns_of;
+use crate::function_name;
 use crate::holder::Holder;
 use crate::os::LockKind;
 use crate::profile::{Profile, SeenPlace};
 use crate::severity::{Severity, Thresholds};
-use crate::stall::Stack;
+use crate::stall::{Frame, Stack};
 use crate::trim;
 use crate::watchdog::investigator::lock_waits::Proof;
 use crate::watchdog::investigator::profile::{Extent, Holding};
@@ -62,6 +63,7 @@ impl Group<'_> {
             None | Some(Judgement::Unknown | Judgement::Starved | Judgement::Suspended) => {
                 self.tally.judgement()
             }
+            Some(Judgement::Blocked(_)) if computes(self.stack) => self.tally.judgement(),
             Some(by_times) => by_times,
         };
         judgement.refined(Some(self.stack))
@@ -81,6 +83,15 @@ impl Group<'_> {
         };
         is_it.then(|| holding.holder.clone())
     }
+}
+
+/// Whether the innermost function is none that calls the system: of a turn of many polls
+/// another one has slept then.
+fn computes(stack: &Stack) -> bool {
+    let is_rust = |frame: &&Frame| frame.file().is_some_and(|file| file.ends_with(".rs"));
+    let innermost = stack.frames().first().filter(is_rust);
+    let krate = innermost.and_then(function_name::krate);
+    krate.is_some_and(|krate| !matches!(krate.as_str(), "std" | "core" | "alloc"))
 }
 
 /// Stacks by place.

@@ -240,6 +240,31 @@ fn of_one_place_the_times_say_why_and_of_several_the_samples() {
 }
 
 #[test]
+fn what_was_seen_to_compute_is_on_cpu_whatever_the_times_say() {
+    let aes = "/registry/src/x/aes-0.8.4/src/soft.rs";
+    let frames = vec![
+        frame("aes::soft::encrypt", aes, 1, 1),
+        frame("a", "src/app.rs", 1, 2),
+    ];
+    let mut thread = Thread::new();
+    thread.goes_on(RUN, 20);
+    let now = thread.now();
+    let span = Span {
+        doing: RUN,
+        from: now,
+        to: now,
+    };
+    if let Taken::New(number) = thread.profile.see(span, &[1, 2], 64) {
+        let stack = trim::stack_of(frames, &Ownership::default());
+        thread.profile.resolve(number, Some(stack));
+    }
+    // Its other polls have slept, unseen.
+    let slept = Judgement::Blocked(74);
+    thread.profile.extend(extent(thread.at_ms), slept);
+    assert_eq!(thread.profile.whereabouts().judgement, Judgement::OnCpu);
+}
+
+#[test]
 fn a_line_that_called_something_is_a_place_of_its_own_and_repeats_add_up() {
     let mut thread = Thread::new();
     for line in [4, 5, 4, 4] {
