@@ -333,7 +333,8 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn who_waits_for_a_page_is_late_alone() {
-        let mut fresh = vec![0_u8; 4 << 20];
+        // So much that no allocator has it ready: its pages are not there yet.
+        let mut fresh = vec![0_u8; 64 << 20];
         let mut lateness = Lateness::new(5 * MS);
         lateness.begin_wait(0, &[]);
         // It sleeps twice, as a thread does that is stopped, or that waits for a page.
