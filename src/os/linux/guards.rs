@@ -12,7 +12,8 @@ const IN_DWARF: [u16; 6] = [3, 6, 12, 13, 14, 15];
 /// The locks that the thread holds, of a stack that is proven.
 ///
 /// Of what concerns one lock the innermost function decides: one that is about to take the
-/// lock again, as after a wait on a condition, does not hold it, whoever called it.
+/// lock again, as after a wait on a condition, does not hold it, whoever called it. Where
+/// it is not known what a function does next with the lock, nothing is known of its callers.
 pub(crate) fn held(
     modules: &[Module],
     frames: &[Unwound],

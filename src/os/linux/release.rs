@@ -30,6 +30,9 @@ const MOST_WAYS: usize = 64;
 const MOST_CALLS: usize = 8;
 /// How far behind an argument the lock's address is looked for: a guard is three words.
 const GUARD: u64 = 3;
+/// Over how many references: what locks again at its drop is a closure that refers to a
+/// reference to the guard.
+const DEPTH: u32 = 4;
 /// Stands for the panic, which is in the first register where a landing pad begins: who
 /// is called with it goes on with the unwinding, or ends it.
 const PANIC: u64 = 0x7370_616e_6963_0001;
@@ -42,8 +45,9 @@ const WRITER: u32 = 0x3fff_ffff;
 pub(crate) enum Next {
     LetsGo,
     Takes,
-    /// Neither, or it is not known.
+    /// Neither.
     Nothing,
+    Unknown,
 }
 
 /// The registers of [`Kept`], by their numbers.
@@ -75,15 +79,15 @@ pub(crate) fn next<C: Code + ?Sized>(code: &C, frame: &AtCall<'_>, lock: Wanted)
     };
     let pad = landing(code, frame.pc.saturating_sub(1)).filter(|_| frame.is_return);
     let Some(pad) = pad else {
-        return search.follow(machine, true).unwrap_or(Next::Nothing);
+        return search.follow(machine, true).unwrap_or(Next::Unknown);
     };
     let unwound = search.unwinds(machine.clone(), pad);
     // Two calls may have one entry in the table, and the one between them, which cannot
     // panic, falls within: that takes the lock again before it lets go.
     search.steps = MOST_STEPS;
     match (unwound, search.follow(machine, true)) {
-        (Some(Next::LetsGo), Some(Next::Takes)) => Next::Nothing,
-        (unwound, _) => unwound.unwrap_or(Next::Nothing),
+        (Some(Next::LetsGo), Some(Next::Takes)) => Next::Unknown,
+        (unwound, _) => unwound.unwrap_or(Next::Unknown),
     }
 }
 
@@ -226,15 +230,22 @@ impl<C: Code + ?Sized> Search<'_, C> {
         Some(None)
     }
 
+    /// Whether what is handed over leads to the lock: guards, references to them, and
+    /// closures with those.
     fn concerns_lock(&self, machine: &Machine<'_>) -> bool {
-        let lock = self.lock.address;
         [RDI, RSI, RDX].into_iter().any(|register| {
-            let Some(value) = machine.register(register) else {
-                return false;
-            };
-            let has = |word: u64| machine.word(value.wrapping_add(8 * word)) == Some(lock);
-            value == lock || (0..GUARD).any(has)
+            let value = machine.register(register);
+            value.is_some_and(|value| self.leads_to_lock(machine, value, DEPTH))
         })
+    }
+
+    fn leads_to_lock(&self, machine: &Machine<'_>, value: u64, depth: u32) -> bool {
+        value == self.lock.address
+            || depth > 0
+                && (0..GUARD).any(|word| {
+                    let word = machine.word(value.wrapping_add(8 * word));
+                    word.is_some_and(|word| self.leads_to_lock(machine, word, depth - 1))
+                })
     }
 }
 
