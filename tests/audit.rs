@@ -435,7 +435,8 @@ async fn the_whole_runtime_if_asked() {
 async fn block_in_place_is_legitimate() {
     for _ in 0..5 {
         let task = tokio::spawn(audit(async {
-            tokio::task::block_in_place(|| thread::sleep(ms(15)));
+            // Long enough for another thread to take the worker over: else it was held up.
+            tokio::task::block_in_place(|| thread::sleep(ms(300)));
         }));
         let report = task.await.unwrap().report;
         report.check_no_blocking().unwrap();

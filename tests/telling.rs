@@ -215,7 +215,7 @@ fn a_report_has_polls_lag_and_stalls_and_survives_json() {
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }
-        std::thread::sleep(ms(120));
+        std::thread::sleep(ms(300));
     };
     runtime
         .block_on(runtime.spawn(mixed.watched("mixed")))
