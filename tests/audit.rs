@@ -175,8 +175,10 @@ async fn a_panic_does_not_lose_the_report() {
     }));
     let payload = joined.await.unwrap_err().into_panic();
     let text = payload.downcast_ref::<String>().unwrap();
+    // On a machine busy enough nobody has looked meanwhile, which it says.
+    let unseen = text.contains("too short to be seen where");
     assert!(
-        text.contains("mine") && text.contains("clock_nanosleep"),
+        text.contains("mine") && (text.contains("clock_nanosleep") || unseen),
         "{text}"
     );
 
