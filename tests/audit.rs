@@ -205,7 +205,7 @@ async fn one_that_never_completes_is_given_up() {
 fn a_spawned_task_that_is_stuck_has_its_own_name() {
     let stuck = Audit::new()
         .name("parent")
-        .limit(ms(200))
+        .limit(ms(2_000))
         .block_on(|| async {
             let runtime = tokio::runtime::Builder::new_multi_thread().build().unwrap();
             let child = runtime.handle().clone();
