@@ -175,8 +175,10 @@ async fn a_panic_does_not_lose_the_report() {
     }));
     let payload = joined.await.unwrap_err().into_panic();
     let text = payload.downcast_ref::<String>().unwrap();
+    // On a machine busy enough nobody has looked meanwhile, which it says.
+    let unseen = text.contains("too short to be seen where");
     assert!(
-        text.contains("mine") && text.contains("clock_nanosleep"),
+        text.contains("mine") && (text.contains("clock_nanosleep") || unseen),
         "{text}"
     );
 
@@ -203,7 +205,7 @@ async fn one_that_never_completes_is_given_up() {
 fn a_spawned_task_that_is_stuck_has_its_own_name() {
     let stuck = Audit::new()
         .name("parent")
-        .limit(ms(200))
+        .limit(ms(2_000))
         .block_on(|| async {
             let runtime = tokio::runtime::Builder::new_multi_thread().build().unwrap();
             let child = runtime.handle().clone();
@@ -435,7 +437,8 @@ async fn the_whole_runtime_if_asked() {
 async fn block_in_place_is_legitimate() {
     for _ in 0..5 {
         let task = tokio::spawn(audit(async {
-            tokio::task::block_in_place(|| thread::sleep(ms(15)));
+            // Long enough for another thread to take the worker over: else it was held up.
+            tokio::task::block_in_place(|| thread::sleep(ms(300)));
         }));
         let report = task.await.unwrap().report;
         report.check_no_blocking().unwrap();

@@ -146,13 +146,13 @@ mod cases {
         let runtime = multi_thread(2);
         let told = Told::default();
         let _watchdog = told.watch(&runtime);
-        let sleep = async { std::thread::sleep(ms(60)) };
+        let sleep = async { std::thread::sleep(ms(250)) };
         runtime.block_on(runtime.spawn(sleep)).unwrap();
         told.wait_for_end();
         assert_eq!(handler(), libc::SIG_DFL);
         told.clear();
         runtime
-            .block_on(runtime.spawn(async { spin(ms(60)) }))
+            .block_on(runtime.spawn(async { spin(ms(200)) }))
             .unwrap();
         told.wait_for_end();
         assert_ne!(handler(), libc::SIG_DFL);

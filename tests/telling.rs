@@ -86,7 +86,7 @@ fn a_stall_is_an_event_with_documented_fields_in_the_span_of_its_task() {
         let watchdog = told.watch(&runtime);
         // The span is made here, where the subscriber is; it is entered on a
         // worker, which has none.
-        let future = async { std::thread::sleep(ms(150)) }.watched("thumbnail");
+        let future = async { std::thread::sleep(ms(400)) }.watched("thumbnail");
         let dispatch = tracing::dispatcher::get_default(Clone::clone);
         let span = tracing::info_span!("request", id = 7);
         let task =
@@ -215,7 +215,7 @@ fn a_report_has_polls_lag_and_stalls_and_survives_json() {
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }
-        std::thread::sleep(ms(120));
+        std::thread::sleep(ms(300));
     };
     runtime
         .block_on(runtime.spawn(mixed.watched("mixed")))

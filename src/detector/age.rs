@@ -141,6 +141,12 @@ impl Age {
         self.waiting.is_some()
     }
 
+    /// Whether nothing is known of what its thread has done, while others are known to have
+    /// waited for a CPU.
+    pub(crate) const fn is_dark(&self) -> bool {
+        self.waiting.is_none() && self.unmeasured.is_dark()
+    }
+
     pub(crate) const fn since_ns(&self) -> u64 {
         self.since_ns
     }

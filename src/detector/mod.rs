@@ -261,6 +261,7 @@ impl Detector {
             held.in_hindsight(Some(&hold), &hold.age, end_ns, teller);
         } else if let Some(hold) = turn_over.filter(|hold| !hold.worker.driven && !hold.rest)
             && let Some(worker) = worker
+            && !hold.age.is_dark()
         {
             let start_ns = hold
                 .last_ns()

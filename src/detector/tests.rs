@@ -1069,7 +1069,25 @@ fn what_has_waited_by_the_kernels_count_is_excused_although_nobody_measured_it()
 }
 
 #[test]
-fn so_is_what_was_before_the_first_measurement_and_after_the_last() {
+fn of_what_nothing_is_known_nothing_is_told_where_others_wait() {
+    for (waited_ms, before, stalls) in [(0, None, 1), (2, None, 0), (2, Some((0, 60)), 1)] {
+        let mut world = World::new(1);
+        world.seen.workers[0].driven = false;
+        world.look(0);
+        world.wake(0);
+        world.seen.watchdog_waited_ns = waited_ms * MS;
+        world.seen.queued = queued(7, before, (51, 61));
+        world.look(51);
+        world.park(0, 52);
+        world.seen.queued = queued(7, Some((51, 61)), (53, 62));
+        world.look(53);
+        let ended = world.told.iter().filter(|told| told.phase == Ended);
+        assert_eq!(ended.count(), stalls, "{waited_ms} {before:?}");
+    }
+}
+
+#[test]
+fn what_was_before_the_first_measurement_and_after_the_last_is_excused_too() {
     // 12 ms of which nothing is known; then 3 on a CPU, and a wait; then 17 of which
     // nothing is known. All waits in it, by the kernel's count, and of those the measured.
     for (all_ms, measured_ms, is_own) in [(55, 30, false), (55, 50, true), (36, 30, true)] {

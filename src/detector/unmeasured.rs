@@ -52,6 +52,18 @@ impl Unmeasured {
         self.watchdog_waited_ns += watchdog_waited_ns;
     }
 
+    /// Whether nothing is known from before, and the watchdog has waited for a CPU since.
+    pub(crate) const fn is_dark(&self) -> bool {
+        let is_known = matches!(
+            self.queued,
+            Some(Queued {
+                before: Some(_),
+                ..
+            })
+        );
+        !is_known && self.watchdog_waited_ns > 0
+    }
+
     /// For how long the thread can have waited for a CPU in the time until `at_ns`, so long
     /// in all, in which it was not measured.
     ///
