@@ -103,6 +103,25 @@ pub mod stacks {
     //! [`Builder::user_code`](crate::Builder::user_code) and
     //! [`Builder::library_code`](crate::Builder::library_code) correct that.
     //!
+    //! A handler that has returned is known by types alone, which are in the names that line
+    //! tables have. With `"limited"` names have the functions' whole paths and no types: so
+    //! `on_behalf_of` finds nothing there, and the place is told without the handler.
+    //!
+    //! # Who holds a lock
+    //! Of a stall that waits for a lock, another stalled thread may be the holder:
+    //! [`Stall::held_by`](crate::Stall::held_by). Locks of std and `parking_lot` do not say who
+    //! has them, and that a lock's address is on a stack proves nothing: it may be left over
+    //! from a guard that is gone. But for each call that a function makes while it has a
+    //! guard, its unwind tables name the code that drops the guard if the call panics. That
+    //! code is followed on paper, with the function's registers and stack. Only if each way
+    //! through it lets go of the very lock that the other thread sleeps on, and none takes it
+    //! before, the function holds it. With `panic = "abort"` there is no such code; then what
+    //! comes after the call is followed, which succeeds less often. Of a thread that sleeps,
+    //! registers are known as far as inner functions have saved them.
+    //!
+    //! A wait on a condition variable has a guard and lets the lock go; that is told by its
+    //! name, so a program without names gets no holders. Readers of a `RwLock` are not named.
+    //!
     //! A stripped build without a debug file leaves addresses with module and build id, for
     //! symbolizing elsewhere.
     //!

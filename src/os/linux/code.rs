@@ -6,6 +6,7 @@ use crate::os::platform::memory;
 use crate::os::platform::modules::Module;
 
 /// Code to be read; made up in tests.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 pub(crate) trait Code {
     /// Fills `into` with what lies at an address, up to where nothing is mapped; how much
     /// it was.

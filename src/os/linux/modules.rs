@@ -28,6 +28,7 @@ pub(crate) struct Module {
     /// Address ranges of code.
     pub(crate) code: Vec<Range<u64>>,
     /// Of what nothing can write to.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     pub(crate) fixed: Vec<Range<u64>>,
     pub(crate) tables: Option<Tables>,
 }
@@ -85,6 +86,7 @@ pub(crate) enum Index {
     Functions(Arc<Vec<Range<u64>>>),
 }
 
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 impl Tables {
     /// The function that holds this address. Between functions, and in those that no
     /// table describes, there is none.

@@ -77,6 +77,7 @@ pub(crate) struct Registers {
 pub(crate) type Kept = [Option<u64>; 6];
 
 /// One function of a stack that was unwound.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Unwound {
     pub(crate) pc: u64,
