@@ -68,13 +68,19 @@ impl Whereabouts {
         lost_ns: 0,
     };
 
+    fn has_several_places(&self) -> bool {
+        let profile = self.profile.as_deref();
+        profile.is_some_and(|profile| profile.places.len() > 1)
+    }
+
     /// Why the thread did not go on, where that is said with the place: `by_times` is what
     /// its times speak for.
     ///
     /// Cause and place are of the same moments, unless the code is not to blame at all.
     pub(crate) fn cause(&self, by_times: Judgement) -> Judgement {
         match (by_times, self.judgement) {
-            (Judgement::Starved | Judgement::Suspended, _) | (_, Judgement::Unknown) => {
+            (Judgement::Starved | Judgement::Suspended, _) => by_times.refined(self.stack.as_ref()),
+            (_, Judgement::Unknown) if !self.has_several_places() => {
                 by_times.refined(self.stack.as_ref())
             }
             (_, seen) => seen,
@@ -131,5 +137,36 @@ impl Transition {
             profile: None,
             ongoing: told.phase != Phase::Ended || told.cut_off,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::profile::SeenPlace;
+
+    #[test]
+    fn of_several_places_the_times_do_not_speak_for_the_first() {
+        let place = || SeenPlace {
+            stack: None,
+            time_ns: 1,
+            samples: 1,
+            cause: crate::stall::Cause::Unknown,
+            severity: None,
+        };
+        let seen = |places: Vec<SeenPlace>| Whereabouts {
+            profile: Some(Arc::new(Profile {
+                places,
+                ..Profile::default()
+            })),
+            ..Whereabouts::NOTHING
+        };
+        let (slept, starved) = (Judgement::Blocked(202), Judgement::Starved);
+        assert_eq!(seen(vec![place()]).cause(slept), slept);
+        assert_eq!(
+            seen(vec![place(), place()]).cause(slept),
+            Judgement::Unknown
+        );
+        assert_eq!(seen(vec![place(), place()]).cause(starved), starved);
     }
 }
