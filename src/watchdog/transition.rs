@@ -153,6 +153,7 @@ mod tests {
             samples: 1,
             cause: crate::stall::Cause::Unknown,
             severity: None,
+            held_by: None,
         };
         let seen = |places: Vec<SeenPlace>| Whereabouts {
             profile: Some(Arc::new(Profile {
