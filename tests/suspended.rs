@@ -246,10 +246,11 @@ fn a_watchdog_that_is_held_up_alone_excuses_nobody() {
     let all = told.wait_for(|all| end_of(all, "sleeps").is_some());
     let stall = end_of(&all, "sleeps").unwrap();
     assert!(stall.duration() >= ms(1_500), "{stall:#?}");
-    assert_eq!(stall.suspended(), Duration::ZERO, "{stall:#?}");
+    // Nothing of those 900 ms; its host may pause a virtual machine for some milliseconds.
+    assert!(stall.suspended() < ms(300), "{stall:#?}");
     assert_eq!(stall.severity(), Severity::High, "{stall:#?}");
     assert!(matches!(stall.cause(), Cause::Blocked { .. }), "{stall:#?}");
-    assert_eq!(watchdog.health().gaps(), 0);
+    assert!(watchdog.health().time_in_gaps() < ms(300));
     drop(watchdog);
 }
 
