@@ -173,9 +173,17 @@ fn a_sleeping_threads_stack_leads_to_its_start() {
 #[test]
 fn an_answer_is_for_what_it_was_asked_for_alone() {
     let mut thread = Subjected::new(1 << 20, spins);
-    thread.until(None, |captured| captured.stack == Err(Miss::Late));
-    std::thread::sleep(Duration::from_millis(200));
-    assert_eq!(thread.capture(2, None).stack, Err(Miss::Late), "another");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    // The second may be answered at once.
+    loop {
+        thread.until(None, |captured| captured.stack == Err(Miss::Late));
+        std::thread::sleep(Duration::from_millis(200));
+        let another = thread.capture(2, None).stack;
+        if another == Err(Miss::Late) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{another:?}");
+    }
     assert_eq!(thread.capturer.late.len(), 1, "the first is given up");
     let over = |id| Subject {
         id,
