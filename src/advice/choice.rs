@@ -144,6 +144,10 @@ impl<'a> Place<'a> {
     }
 }
 
+fn is_at(frame: &Frame, folder: &str) -> bool {
+    frame.file().is_some_and(|file| file.contains(folder))
+}
+
 /// Libraries of locks: who holds such a lock is who uses them.
 const LOCKS: &str =
     "async_lock dashmap lock_api once_cell parking_lot parking_lot_core scc spin tokio";
@@ -167,8 +171,9 @@ fn end_of_poll(frames: &[Frame], paths: &[Paths<'_>]) -> usize {
         let (Some(frame), Some(paths)) = (frames.get(at), paths.get(at)) else {
             return false;
         };
-        // Calls of the C library go through this crate's in tests.
-        paths.fit(TASKS) || owner::is_own(frame) && !paths.fit("stallscope::os")
+        // Calls of the C library go through this crate's in tests, by the library's names.
+        let is_call = paths.fit("stallscope::os") || is_at(frame, "/src/os/");
+        paths.fit(TASKS) || owner::is_own(frame) && !is_call
     };
     let is_root = |at: usize| paths.get(at).is_some_and(|paths| paths.fit(ROOTS));
     let from_beginning = paths.iter().any(|paths| paths.fit(BEGINNINGS));
