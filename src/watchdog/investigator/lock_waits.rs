@@ -65,8 +65,6 @@ struct Waiting {
 #[derive(Debug, Default)]
 pub(super) struct LockWaits {
     waiting: Vec<Waiting>,
-    /// When the last of them began.
-    latest_ns: u64,
 }
 
 impl LockWaits {
@@ -86,7 +84,6 @@ impl LockWaits {
             looked_ns: now_ns,
             seen: Vec::new(),
         });
-        self.latest_ns = now_ns;
     }
 
     /// It does no more, or it is not known.
@@ -103,11 +100,9 @@ impl LockWaits {
 
     /// Whether another thread waits, and has begun to since then.
     pub(super) fn asks_since(&self, stall: u64, looked_ns: u64) -> bool {
-        self.latest_ns >= looked_ns
-            && self
-                .waiting
-                .iter()
-                .any(|waiting| waiting.stall != stall && waiting.since_ns >= looked_ns)
+        self.waiting
+            .iter()
+            .any(|waiting| waiting.stall != stall && waiting.since_ns >= looked_ns)
     }
 
     /// A thread was captured.
