@@ -57,8 +57,12 @@ pub(crate) fn sleeps() -> u64 {
 /// How many pages the calling thread has had to wait for, or to copy. Costs a system call
 /// that cannot wait.
 pub(crate) fn page_faults() -> u64 {
-    let count = |number: libc::c_long| u64::try_from(number).unwrap_or(0);
-    thread_usage().map_or(0, |usage| count(usage.ru_minflt) + count(usage.ru_majflt))
+    thread_usage().map_or(0, |usage| times(usage.ru_minflt) + times(usage.ru_majflt))
+}
+
+/// A count as the kernel gives it.
+fn times(number: libc::c_long) -> u64 {
+    u64::try_from(number).unwrap_or(0)
 }
 
 fn thread_usage() -> Option<libc::rusage> {
@@ -71,9 +75,8 @@ fn thread_usage() -> Option<libc::rusage> {
 
 fn count(into: &mut Usage) -> Option<()> {
     let rusage = thread_usage()?;
-    let count = |number: libc::c_long| u64::try_from(number).unwrap_or(0);
-    into.sleeps = count(rusage.ru_nvcsw);
-    into.major_faults = count(rusage.ru_majflt);
+    into.sleeps = times(rusage.ru_nvcsw);
+    into.major_faults = times(rusage.ru_majflt);
     into.cpu_ns = clock_ns(libc::CLOCK_THREAD_CPUTIME_ID)?;
     let all_ns = clock_ns(libc::CLOCK_PROCESS_CPUTIME_ID)?;
     into.others_ns = all_ns.saturating_sub(into.cpu_ns + LEFT_OUT_NS.load(Relaxed));
