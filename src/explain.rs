@@ -220,6 +220,29 @@ impl Explainer {
         }
     }
 
+    /// Has these addresses answered, now or later; not at all where that cannot be. Never
+    /// waits.
+    pub(crate) fn explain(
+        &self,
+        addresses: Vec<u64>,
+        modules: Arc<[ModuleFile]>,
+        answer: impl Fn(&[Frame]) + Clone + Send + 'static,
+    ) {
+        let later = answer.clone();
+        let sent = self.send(Job {
+            addresses,
+            modules,
+            reply: Box::new(move |frames| {
+                if let Ok(frames) = frames {
+                    later(&frames);
+                }
+            }),
+        });
+        if let Sent::AtHand(frames) = sent {
+            answer(&frames);
+        }
+    }
+
     /// If it takes microseconds, and none of this asker waits: a later stack must not
     /// overtake an earlier one.
     fn at_hand(&self, live: &Live, job: &Job) -> Option<Vec<Frame>> {

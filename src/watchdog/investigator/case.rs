@@ -9,7 +9,7 @@ use crate::clock::Calibrated;
 use crate::delivery::Message;
 use crate::detector::{Told, WorkerSeen};
 use crate::driven::Driven;
-use crate::explain::{Explainer, Job, Sent};
+use crate::explain::Explainer;
 use crate::os::{Capturer, SignalUse, Subject};
 use crate::owner::Ownership;
 use crate::probes::Probes;
@@ -20,10 +20,10 @@ use crate::stall::{Frame, Phase, StallId, StallKind};
 use crate::supply::{self, Supplied};
 use crate::track::{self, KnownStuck};
 use crate::trim;
-use crate::watchdog::investigator::Capturers;
 use crate::watchdog::investigator::lacks::Lacks;
 use crate::watchdog::investigator::open::Open;
 use crate::watchdog::investigator::profile::{Extent, Pace, room_among};
+use crate::watchdog::investigator::{Capturers, show};
 use crate::watchdog::shared::{Request, Shared};
 use crate::watchdog::stalled_thread::StalledThread;
 use crate::watchdog::transition::{Finding, Transition};
@@ -231,9 +231,8 @@ impl Case {
         let age_ns = now_ns.saturating_sub(open.told.start_ns);
         open.next_shown_ns = now_ns.saturating_add((age_ns / 16).min(SHOWN_EVERY_NS));
         let profile = lock(&open.profile);
-        let (by_times, seen) = (profile.by_times, profile.whereabouts());
         let id = StallId(open.told.id);
-        self.settings.shared.ledger().see(id, by_times, &seen);
+        show(&self.settings.shared, id, &profile);
     }
 
     /// A tick later while a stall is young, ever later as it grows old.
@@ -279,19 +278,8 @@ impl Case {
                 shared.look_now();
             }
         };
-        let later = answer.clone();
-        let sent = self.settings.explainer.send(Job {
-            addresses,
-            modules: capturer.modules().into(),
-            reply: Box::new(move |frames| {
-                if let Ok(frames) = frames {
-                    later(&frames);
-                }
-            }),
-        });
-        if let Sent::AtHand(frames) = sent {
-            answer(&frames);
-        }
+        let modules = capturer.modules().into();
+        self.settings.explainer.explain(addresses, modules, answer);
     }
 
     fn look_for_stuck(&mut self, now_ns: u64) {

@@ -10,11 +10,11 @@ use crate::owner::Ownership;
 use crate::registry::lock;
 use crate::stall::{Frame, StallId};
 use crate::trim;
-use crate::watchdog::investigator::Capturers;
 use crate::watchdog::investigator::case::Case;
 use crate::watchdog::investigator::lock_waits::{Captive, Seen};
 use crate::watchdog::investigator::open::Open;
 use crate::watchdog::investigator::profile::{AlreadyTold, Profile};
+use crate::watchdog::investigator::{Capturers, show};
 use crate::watchdog::shared::Shared;
 use crate::watchdog::stalled_thread::StalledThread;
 
@@ -159,7 +159,6 @@ impl Answer {
         };
         let mut profile = lock(&self.profile);
         profile.hold(self.number, &self.seen, holder);
-        let (by_times, seen) = (profile.by_times, profile.whereabouts());
-        self.shared.ledger().see(self.id, by_times, &seen);
+        show(&self.shared, self.id, &profile);
     }
 }

@@ -31,9 +31,11 @@ use crate::error::Error;
 use crate::isolate::isolated;
 use crate::os::{self, AutoResetEvent, Capturer, SignalUse, Wanted};
 use crate::registry::lock;
+use crate::stall::StallId;
 use crate::threads;
-
 use crate::watchdog::investigator::lock_waits::LockWaits;
+use crate::watchdog::investigator::profile::Profile;
+use crate::watchdog::shared::Shared;
 
 pub(crate) use case::{Case, CaseSettings};
 
@@ -111,6 +113,12 @@ impl Investigator {
     pub(crate) fn wake(&self) {
         self.0.changed.set();
     }
+}
+
+/// Has reports know what is known of a stall by now.
+fn show(shared: &Shared, id: StallId, profile: &Profile) {
+    let seen = profile.whereabouts();
+    shared.ledger().see(id, profile.by_times, &seen);
 }
 
 /// Takes stacks; one for each signal that watchdogs want running threads asked with.

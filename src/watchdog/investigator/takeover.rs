@@ -8,14 +8,13 @@
 
 use std::sync::Arc;
 
-use crate::explain::{Job, Sent};
 use crate::os::{self, Capturer, Doing, Importance, OwnStack, Subject, ThreadProbe};
 use crate::registry::{lock, registry};
 use crate::stall::{Frame, StallId};
 use crate::trim;
-use crate::watchdog::investigator::Capturers;
 use crate::watchdog::investigator::case::Case;
 use crate::watchdog::investigator::open::Open;
+use crate::watchdog::investigator::{Capturers, show};
 use crate::watchdog::stalled_thread::StalledThread;
 
 /// Of more threads it is not known: each takes some 50 us.
@@ -51,25 +50,13 @@ impl Case {
             }
             let mut profile = lock(&profile);
             profile.nobody_took_over();
-            let (by_times, seen) = (profile.by_times, profile.whereabouts());
-            shared.ledger().see(id, by_times, &seen);
+            show(&shared, id, &profile);
         };
         if addresses.is_empty() {
             return answer(&[]);
         }
-        let later = answer.clone();
-        let sent = self.settings.explainer.send(Job {
-            addresses,
-            modules: capturer.modules().into(),
-            reply: Box::new(move |frames| {
-                if let Ok(frames) = frames {
-                    later(&frames);
-                }
-            }),
-        });
-        if let Sent::AtHand(frames) = sent {
-            answer(&frames);
-        }
+        let modules = capturer.modules().into();
+        self.settings.explainer.explain(addresses, modules, answer);
     }
 }
 
