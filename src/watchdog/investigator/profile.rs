@@ -391,7 +391,7 @@ impl Profile {
         };
         let gone = self.kept.remove(at);
         if let Where::Stack(into) = into
-            && let Some(kept) = self.kept.iter_mut().find(|kept| kept.number == into)
+            && let Some(kept) = self.kept_of(into)
         {
             kept.tally.add_all(&gone.tally);
             kept.holding = gone.holding.or(kept.holding.take());
