@@ -33,7 +33,8 @@ pub(super) struct RunQueues {
     now_ns: u64,
     /// By number.
     last: Vec<Last>,
-    /// Until then all threads are read.
+    /// From then and until then all threads are read.
+    contended_since_ns: u64,
     contended_until_ns: u64,
     /// Which one is to be read next.
     next: usize,
@@ -52,6 +53,7 @@ impl RunQueues {
             clock,
             now_ns,
             last,
+            contended_since_ns: now_ns,
             contended_until_ns: now_ns.saturating_add(CONTENDED_NS),
             next: 0,
             queued: room_for(units + MANY_READINGS),
@@ -66,6 +68,14 @@ impl RunQueues {
 
     pub(super) const fn is_contended(&self) -> bool {
         self.now_ns < self.contended_until_ns
+    }
+
+    /// At this look there is a sign that somebody waits for a CPU.
+    fn note_contention(&mut self) {
+        if !self.is_contended() {
+            self.contended_since_ns = self.now_ns;
+        }
+        self.contended_until_ns = self.now_ns.saturating_add(CONTENDED_NS);
     }
 
     /// Whether the thread of a unit has been read at this look.
@@ -92,7 +102,9 @@ impl RunQueues {
         if self.has_read(unit) {
             return;
         }
-        let is_recent = self.now_ns.saturating_sub(before.reading.at_ns) <= CONTENDED_NS;
+        // One from before somebody waited for CPUs can be of long ago: all that the thread has
+        // waited since would be excused of what has just begun, and each stall come late.
+        let is_recent = self.is_contended() && before.reading.at_ns >= self.contended_since_ns;
         let is_known = before.tid == tid && is_recent;
         let queued = Queued {
             thread,
@@ -109,7 +121,7 @@ impl Observer {
         let is_late = planned_ns.is_some_and(|planned_ns| seen.now_ns > planned_ns + LATE_NS);
         let is_queued = |(_, times): &(Unit, ThreadTimes)| times.state == ThreadState::Queued;
         if is_late || seen.times.iter().any(is_queued) {
-            self.run_queues.contended_until_ns = seen.now_ns.saturating_add(CONTENDED_NS);
+            self.run_queues.note_contention();
         }
     }
 
@@ -182,20 +194,28 @@ mod tests {
         let clock = calibrate();
         let thread = this_thread();
         let mut queues = RunQueues::new(clock, 1);
-        // (since the look before, how long it had waited) -> by the reading before
+        // (since the look before, how long it had waited, whether there is a sign of
+        // contention) -> by the reading before
         let table = [
-            (0, 70, None),
-            (5_000_000, 75, Some(70)),
-            (CONTENDED_NS, 90, Some(75)),
-            (CONTENDED_NS + 1, 95, None),
-            (1, 95, Some(95)),
+            (0, 70, true, None),
+            (5_000_000, 75, false, Some(70)),
+            (5_000_000, 80, true, Some(75)),
+            (CONTENDED_NS - 1, 90, false, Some(80)),
+            // Nobody waits, for all that is known.
+            (5_000_000, 95, false, None),
+            (5_000_000, 97, true, None),
+            (5_000_000, 98, true, Some(97)),
         ];
         // Far enough ahead that no look is late.
         let mut now_ns = clock.now_ns() + 3_600_000_000_000;
         let mut last_ns = 0;
-        for (later_ns, wait_ns, before_ns) in table {
+        queues.contended_until_ns = 0;
+        for (later_ns, wait_ns, is_sign, before_ns) in table {
             now_ns += later_ns;
             queues.begin(now_ns);
+            if is_sign {
+                queues.note_contention();
+            }
             queues.read(UNIT, thread, wait_ns);
             queues.read(UNIT, thread, wait_ns + 1_000);
             let at = |at_ns, wait_ns| Reading { at_ns, wait_ns };
@@ -216,6 +236,7 @@ mod tests {
         let clock = calibrate();
         let thread = this_thread();
         let mut queues = RunQueues::new(clock, 1);
+        queues.contended_until_ns = u64::MAX;
         queues.begin(clock.now_ns() + 3_600_000_000_000);
         queues.read(UNIT, thread, 70);
         // Its origin may be just now.
