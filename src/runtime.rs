@@ -146,7 +146,7 @@ impl Runtime {
             parks,
             busy_ns: clock::ns_of(busy),
             computed_ns: 0,
-            driven: self.is_driven(parks, busy),
+            driven: self.is_driven(worker, parks, busy),
             own_work_ns: 0,
         }
     }
@@ -159,9 +159,39 @@ impl Runtime {
     /// Whether a worker that tells nothing new is known to be in its loop.
     ///
     /// A multi-thread runtime's workers are, once they have told anything at
-    /// all. A current-thread runtime is driven only while somebody is in its
-    /// `block_on`, and nothing tells of that.
-    fn is_driven(&self, parks: u64, busy: Duration) -> bool {
-        self.is_multi_thread() && (parks > 0 || !busy.is_zero())
+    /// all, be it by a poll of this library's in which they said which thread they are: the
+    /// poll after it may be one that never ends. A current-thread runtime is driven only
+    /// while somebody is in its `block_on`, and nothing tells of that.
+    fn is_driven(&self, worker: usize, parks: u64, busy: Duration) -> bool {
+        let has_told = || parks > 0 || !busy.is_zero() || self.thread_of(worker).is_some();
+        self.is_multi_thread() && has_told()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+    use std::sync::{Mutex, PoisonError};
+
+    use super::*;
+
+    #[test]
+    fn a_worker_that_has_said_which_thread_it_is_is_driven() {
+        let (go, may_go) = channel::<()>();
+        let may_go = Mutex::new(may_go);
+        // Neither parks nor works.
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .on_thread_start(move || {
+                let _ = may_go.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            })
+            .build()
+            .unwrap();
+        // Dropped before the runtime, which waits for its threads, also if this test fails.
+        let _go = go;
+        let watched = Runtime::new(runtime.handle(), Gone::default());
+        assert!(!watched.look_at(0).driven);
+        registry().claim(local::this_thread().unwrap(), watched.place_of(0));
+        assert!(watched.look_at(0).driven);
     }
 }

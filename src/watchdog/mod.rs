@@ -225,7 +225,7 @@ impl Watchdog {
         };
         let runtime = Runtime::new(handle, gone);
         if runtime.is_multi_thread() {
-            rollcall::call(handle, runtime.workers());
+            rollcall::call(handle, runtime.workers()).wait(rollcall::START_PATIENCE);
         }
         if Handle::try_current().is_ok_and(|current| current.id() == handle.id()) {
             local::announce();
