@@ -54,6 +54,42 @@ fn lock_one(time: Duration) {
     drop(mutex.lock().unwrap());
 }
 
+/// One that is asked where it is only when it is reported, at 20 ms, answers at the tick of
+/// the scheduler after, when it is over.
+#[test]
+fn a_short_stall_that_computes_has_its_place() {
+    const STALLS: usize = 40;
+    let _alone = alone();
+    let runtime = multi_thread(2);
+    let told = Told::default();
+    let _watchdog = told.watch(&runtime);
+    let mut last = String::new();
+    // Where others want the CPUs, few stalls of their own time are that short.
+    for _ in 0..5 {
+        let before = told.of(Phase::Ended).len();
+        for _ in 0..STALLS {
+            let stall = async { common::spin(ms(23)) };
+            runtime
+                .block_on(runtime.spawn(stall.watched("short")))
+                .unwrap();
+            thread::sleep(ms(20));
+        }
+        told.wait_for_end();
+        thread::sleep(ms(100));
+        let ended = told.of(Phase::Ended);
+        let of_these = &ended[before..];
+        let placed = of_these
+            .iter()
+            .filter(|event| event.stall.stack().is_some());
+        let (placed, all) = (placed.count(), of_these.len());
+        last = format!("{placed} of {all}");
+        if all >= STALLS / 4 && placed * 3 >= all * 2 {
+            return;
+        }
+    }
+    panic!("with a stack: {last}");
+}
+
 /// A function and how many milliseconds it is given.
 type Step = (&'static str, fn(Duration), u64);
 

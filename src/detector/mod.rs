@@ -27,7 +27,8 @@ mod waiting;
 mod weight;
 
 pub(crate) use observation::{
-    Account, FinishedSeen, Layer, Observation, PollId, PollSeen, Queued, Reading, Unit, WorkerSeen,
+    Account, FinishedSeen, Foreseen, Layer, Observation, PollId, PollSeen, Queued, Reading, Unit,
+    WorkerSeen,
 };
 #[cfg_attr(not(target_os = "linux"), allow(unused_imports))]
 pub(crate) use waiting::ThreadState;
@@ -149,6 +150,14 @@ impl Detector {
         let turn = held.turn.as_ref()?;
         let age = &turn.age;
         Some(age.own_ns(self.last_ns).max(age.starved_ns(self.last_ns)))
+    }
+
+    /// What may be a stall at the next look or the one after: half of the lowest threshold is
+    /// over, and its thread computes. Each is named once; `None` if there is no other.
+    pub(crate) fn foresee(&mut self, seen: &Observation) -> Option<Foreseen> {
+        let from_ns = self.monitor_ns() / 2;
+        let mut units = self.units.iter_mut();
+        units.find_map(|held| held.foresee(seen, from_ns))
     }
 
     /// When the next severity is reached if all goes on as it is.

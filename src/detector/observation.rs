@@ -159,6 +159,14 @@ pub(crate) enum Unit {
     Thread(usize),
 }
 
+/// What may soon be a stall.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Foreseen {
+    pub(crate) unit: Unit,
+    /// The watched poll that it is, and where its stack must lead; `None` for a turn.
+    pub(crate) poll: Option<(PollId, Option<u64>)>,
+}
+
 /// All that is seen at one tick.
 #[derive(Debug, Default)]
 pub(crate) struct Observation {

@@ -677,6 +677,56 @@ fn a_stall_before_block_in_place_ends_with_it() {
 }
 
 #[test]
+fn what_has_computed_for_half_of_the_threshold_is_foreseen_once() {
+    use ThreadState::{Off, OnCpu, Queued};
+    let unit = Unit::Worker(0);
+    let turn = Foreseen { unit, poll: None };
+    let id = PollId { thread: 7, seq: 3 };
+    let poll = Foreseen {
+        unit,
+        poll: Some((id, None)),
+    };
+    // What its thread does -> what is foreseen when it has lasted for 5, 10, 15 and 20 ms.
+    for (is_watched, state, of, expected) in [
+        (true, OnCpu, unit, [None, Some(poll), None, None]),
+        (false, OnCpu, unit, [None, Some(turn), None, None]),
+        (false, Off, unit, [None; 4]),
+        // Of the waiting that it does nothing counts.
+        (false, Queued, unit, [None; 4]),
+        (false, OnCpu, Unit::Worker(1), [None; 4]),
+    ] {
+        let mut world = World::new(2);
+        world.look_through(0, 95);
+        world.wake(0);
+        if is_watched {
+            world.begin(7, 3, Some(0), 100);
+        }
+        world.look(100);
+        for (at_ms, expected) in [5, 10, 15, 20].into_iter().zip(expected) {
+            let (cpu_ms, wait_ms) = if state == OnCpu {
+                (at_ms, 0)
+            } else {
+                (0, at_ms)
+            };
+            world.times(of, cpu_ms, wait_ms, state);
+            world.look(100 + at_ms);
+            let foreseen = world.detector.foresee(&world.seen);
+            assert_eq!(foreseen, expected, "{is_watched} {state:?} {at_ms}");
+            assert_eq!(world.detector.foresee(&world.seen), None);
+        }
+        // The next is another.
+        world.park(0, 20);
+        world.seen.polls.clear();
+        world.look(125);
+        world.wake(0);
+        world.look(130);
+        world.times(unit, 40, 0, OnCpu);
+        world.look(145);
+        assert_eq!(world.detector.foresee(&world.seen), Some(turn));
+    }
+}
+
+#[test]
 fn a_thread_that_is_no_worker_is_told_by_its_poll() {
     let mut world = World::new(2);
     world.begin(9, 1, None, 0);

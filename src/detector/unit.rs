@@ -5,10 +5,10 @@ use crate::detector::Told;
 use crate::detector::age::Age;
 use crate::detector::hold::{PollHold, TurnHold};
 use crate::detector::observation::{
-    Account, Layer, Observation, PollId, PollSeen, Unit, WorkerSeen,
+    Account, Foreseen, Layer, Observation, PollId, PollSeen, Unit, WorkerSeen,
 };
 use crate::detector::place::Detached;
-use crate::detector::waiting::ThreadTimes;
+use crate::detector::waiting::{ThreadState, ThreadTimes};
 use crate::detector::weight::{Weight, time_until_above};
 use crate::severity::Thresholds;
 use crate::stall::{Phase, StallKind};
@@ -83,6 +83,8 @@ pub(crate) struct Held {
     pub(crate) poll: Option<PollHold>,
     pub(crate) turn: Option<TurnHold>,
     episode: Option<Episode>,
+    /// The last poll, or turn by its count of parks, that has been foreseen.
+    foreseen: Option<(Option<PollId>, u64)>,
 }
 
 impl Held {
@@ -92,7 +94,32 @@ impl Held {
             poll: None,
             turn: None,
             episode: None,
+            foreseen: None,
         }
+    }
+
+    /// What it holds, if that has computed for so long and is no stall yet; once.
+    pub(crate) fn foresee(&mut self, seen: &Observation, from_ns: u64) -> Option<Foreseen> {
+        let mut times = seen.times.iter();
+        let (_, times) = times.find(|(unit, _)| *unit == self.unit)?;
+        if self.has_episode() || times.state == ThreadState::Off {
+            return None;
+        }
+        let is_old = |age: &Age| age.own_ns(seen.now_ns) >= from_ns;
+        let poll = self.poll.as_ref().filter(|poll| is_old(&poll.age));
+        let turn = self.turn.as_ref();
+        if poll.is_none() && !turn.is_some_and(|turn| turn.worker.driven && is_old(&turn.age)) {
+            return None;
+        }
+        let parks = turn.map_or(0, |turn| turn.worker.parks);
+        let this = (poll.map(|poll| poll.seen.id), parks);
+        let anchor = |poll: &PollHold| poll.seen.culprit(seen.now_ns).anchor;
+        let poll = poll.map(|poll| (poll.seen.id, anchor(poll)));
+        let is_new = self.foreseen.replace(this) != Some(this);
+        is_new.then_some(Foreseen {
+            unit: self.unit,
+            poll,
+        })
     }
 
     /// Whether the open episode is this poll, or with `None` a turn.

@@ -74,6 +74,7 @@
 //! | where signals are directed: waits for the handler | 5 ms |
 //! | ledger's lock, with that of the stall's profile held | as long as `report` takes to copy what is in it |
 //! | looks at a stall's thread, for as long as it lasts | once a tick, or a 64th of the stall's age; asks a running one every eighth of it, 125 ms at most: each time costs that thread some microseconds |
+//! | asks the thread of what may soon be a stall, as it has computed for half of the lowest threshold; not where the signal is directed | 8 at once, 10 a second, for each watchdog: each costs that thread some 10 us |
 //! | fills stocks | 0.7 MiB, 14 KiB for each CPU |
 //! | list of tracked futures, with `stuck_after` | 256 entries at a time; and one search for any |
 //! | unwinding | 262,144 frames, some 10 ms |
@@ -101,7 +102,7 @@
 //! # Start, drop, end of the program, fork
 //! | when | what, and its bound |
 //! |---|---|
-//! | start | the clock is calibrated once a process: 1 ms, 200 ms at most. The stocks are filled and the threads started on the caller's thread. Debug info is read on the symbolizer's, unwind tables on the investigator's |
+//! | start | the clock is calibrated once a process: 1 ms, 200 ms at most. The stocks are filled and the threads started on the caller's thread. Then the caller waits until each worker of a multi-thread runtime has said which thread it is: 5 ms at most, some 100 us where they are idle. Debug info is read on the symbolizer's, unwind tables on the investigator's |
 //! | `Watchdog::drop` | waits 150 ms at most, in all, for the thread that looks and for outlets. What does not end in time is left to end by itself. Then the caller takes the lock of watchdogs' demands, which is short, and frees memory, which waits for the allocator as any drop does. Joins nothing |
 //! | a callback that still runs | is left behind. No further one begins once the drop has returned |
 //! | the program's end | nothing is registered with `atexit` or `pthread_atfork`, and nothing is joined; threads end with the process. Where the watchdog was not dropped before, a callback can still be called while exit handlers run |

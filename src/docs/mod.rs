@@ -271,7 +271,9 @@ pub mod stacks {
     //! later. The memory is the whole resident set, most of it pages of the program's file.
     //!
     //! Nothing of this happens while nothing is stuck, but that the unwind tables are
-    //! taken in as the watchdog starts, and an index of the executable's debug info.
+    //! taken in as the watchdog starts, and an index of the executable's debug info; and
+    //! that a thread which has computed for half of the lowest threshold in one poll or turn
+    //! is asked where it is, 10 times a second at most.
     //! All watchdogs of a process share one symbolizer.
     //!
     //! # Memory

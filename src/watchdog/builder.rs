@@ -181,7 +181,10 @@ impl Builder {
     /// sent directly, and a thread that enters a system call in that very moment can get
     /// EINTR. See [`docs::stacks`](crate::docs::stacks).
     ///
-    /// The handler is installed when the first running thread is stuck, and stays. If the
+    /// The handler is installed when a thread has first computed for half of the lowest
+    /// threshold in one poll or turn, and stays: the thread is asked then, 10 times a second
+    /// at most, so that the first event of a stall has its line. Where the signal is sent
+    /// directly, only the thread of a stall is asked. If the
     /// program has a handler of its own for this signal, that one is left alone and no
     /// stack of a running thread is taken; nor is one of a thread that blocks the signal or
     /// has no room for the handler. [`Health::no_stacks`](crate::Health::no_stacks) says so.
@@ -334,6 +337,9 @@ impl Builder {
     }
 
     /// Starts a watchdog of the runtime that this is called in.
+    ///
+    /// Waits, for 5 ms at most, until each worker of a multi-thread runtime has said which
+    /// thread it is.
     ///
     /// # Errors
     /// If there is no runtime, a setting is out of range, or a thread cannot be

@@ -1,6 +1,7 @@
 //! The watchdog: starts what observes, detects and tells; stops it at drop.
 
 mod account;
+mod allowance;
 mod builder;
 pub(crate) mod investigator;
 mod lateness;
@@ -130,6 +131,9 @@ struct Parts {
 impl Watchdog {
     /// Starts a watchdog of the runtime that this is called in, with the default settings.
     ///
+    /// Waits, for 5 ms at most, until each worker of a multi-thread runtime has said which
+    /// thread it is.
+    ///
     /// # Errors
     /// If there is no runtime or a thread cannot be started.
     pub fn start() -> Result<Self, Error> {
@@ -182,6 +186,7 @@ impl Watchdog {
             detector: Detector::new(settings.thresholds, clock.now_ns()),
             driven: Arc::clone(&driven),
             stuck: stuck_after_ns.map(Stuck::new),
+            ahead: patrol::ASKED_AHEAD,
             serial: 0,
         };
         let end = EndGuard(Arc::clone(&shared));

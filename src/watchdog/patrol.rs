@@ -21,6 +21,7 @@ use crate::registry::registry;
 use crate::room::room_for;
 use crate::stall::Phase;
 use crate::supply;
+use crate::watchdog::allowance::Allowance;
 use crate::watchdog::lateness::Lateness;
 use crate::watchdog::observe::Observer;
 use crate::watchdog::shared::{Request, Shared};
@@ -42,6 +43,10 @@ const MOST_TICKS: u64 = 8;
 
 /// How many transitions there is room for at one look.
 const MANY_TRANSITIONS: usize = 256;
+
+/// How often threads are asked for what is no stall yet: each takes some 10 us of its
+/// thread, and some 50 of the one that asks.
+pub(super) const ASKED_AHEAD: Allowance = Allowance::new(8, 100_000_000);
 
 /// For how long nothing has happened.
 #[derive(Debug, Default)]
@@ -68,6 +73,8 @@ pub(crate) struct Patrol {
     pub(crate) driven: Arc<Driven>,
     /// When to have stuck futures looked for, and how often.
     pub(crate) stuck: Option<Stuck>,
+    /// How often threads may be asked for what is no stall yet.
+    pub(crate) ahead: Allowance,
     /// Of the last transition.
     pub(crate) serial: u64,
 }
@@ -103,6 +110,7 @@ impl Patrol {
             self.shared.ticked_ns.store(seen.now_ns, Relaxed);
             self.hand_on(&mut told, &seen);
             self.ask_whether_driven(&seen);
+            self.ask_ahead(&seen);
             self.have_stuck_looked_for(seen.now_ns);
             if supply::is_low() {
                 self.shared.request_refill();
@@ -162,6 +170,21 @@ impl Patrol {
         {
             let of = *worker;
             self.shared.request(Request::Driven { of, age_ns });
+        }
+    }
+
+    /// Has the threads of what may soon be stalls asked where they are.
+    fn ask_ahead(&mut self, seen: &Observation) {
+        while let Some(foreseen) = self.detector.foresee(seen) {
+            let turn = match foreseen.unit {
+                Unit::Worker(worker) => seen.workers.get(worker).copied(),
+                Unit::Thread(_) => None,
+            };
+            let runtime = &self.observer.runtime;
+            let thread = StalledThread::foreseen(&foreseen, turn.unwrap_or_default(), runtime);
+            if let Some(thread) = thread.filter(|_| self.ahead.take(seen.now_ns)) {
+                self.shared.request(Request::Ahead(thread));
+            }
         }
     }
 

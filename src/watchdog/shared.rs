@@ -16,6 +16,7 @@ use crate::registry::{RuntimeId, lock};
 use crate::sampler::Lag;
 use crate::stall::Phase;
 use crate::watchdog::investigator::Investigator;
+use crate::watchdog::stalled_thread::StalledThread;
 use crate::watchdog::transition::Transition;
 
 /// How many transitions, and requests, may wait for whoever takes them in.
@@ -32,6 +33,8 @@ pub(crate) enum Request {
         of: WorkerSeen,
         age_ns: u64,
     },
+    /// To ask the thread of what may soon be a stall.
+    Ahead(StalledThread),
     ResumeSampling,
     LookForStuck,
     /// To make what polls may need, which runs low.

@@ -1,8 +1,11 @@
 //! The thread that a stall holds up, and whether the stall goes on.
 
-use crate::detector::{PollId, Told, Unit, WorkerSeen};
+use crate::detector::{Foreseen, PollId, Told, Unit, WorkerSeen};
 use crate::registry::registry;
 use crate::runtime::Runtime;
+
+/// In [`StalledThread::subject`]: a turn, not a poll.
+const TURN: u64 = 1 << 63;
 
 /// What holds a thread up.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +35,27 @@ impl StalledThread {
             }),
             (None, Unit::Worker(worker)) => Self::of_turn(worker, turn, runtime),
             (None, Unit::Thread(_)) => None,
+        }
+    }
+
+    /// Of what may soon be a stall.
+    pub(crate) fn foreseen(of: &Foreseen, turn: WorkerSeen, runtime: &Runtime) -> Option<Self> {
+        match (of.poll, of.unit) {
+            (Some((poll, anchor)), _) => Some(StalledThread {
+                number: poll.thread,
+                anchor,
+                held: Held::Poll(poll),
+            }),
+            (None, Unit::Worker(worker)) => Self::of_turn(worker, turn, runtime),
+            (None, Unit::Thread(_)) => None,
+        }
+    }
+
+    /// What its thread is asked for: unlike all else that holds the same thread up.
+    pub(crate) const fn subject(&self) -> u64 {
+        match self.held {
+            Held::Poll(poll) => poll.seq,
+            Held::Turn(_, then) => TURN | then.parks,
         }
     }
 

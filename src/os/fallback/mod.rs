@@ -151,6 +151,17 @@ impl Capturer {
         match thread.0 {}
     }
 
+    pub(crate) fn ask_ahead(
+        &mut self,
+        thread: &ThreadProbe,
+        _stack: &OwnStack,
+        _of: &Subject<'_>,
+    ) -> bool {
+        match thread.0 {}
+    }
+
+    pub(crate) const fn withdraw(&mut self, _tid: i32, _subject: u64) {}
+
     pub(crate) fn last_words(
         &mut self,
         _tid: i32,

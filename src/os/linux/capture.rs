@@ -246,6 +246,35 @@ impl Capturer {
         self.wanted = locks;
     }
 
+    /// Has a running thread answer where it is as soon as it can, for a later capture for the
+    /// same subject; whether it will. Not where that could cut a call of its short.
+    ///
+    /// Takes some 50 us, and some 10 us of the thread.
+    pub(crate) fn ask_ahead(
+        &mut self,
+        thread: &ThreadProbe,
+        stack: &OwnStack,
+        of: &Subject<'_>,
+    ) -> bool {
+        memory::look_for_filter();
+        let means = self.means().ok();
+        let Some(means) = means.filter(|means| signal::is_harmless(*means)) else {
+            return false;
+        };
+        if self.late.iter().any(|late| late.tid == thread.tid()) || !(of.still)() {
+            return false;
+        }
+        let target = Target { thread, stack, of };
+        // What others may answer yet is of stalls, and stays.
+        let asked = self.ask_once(means, target, 0);
+        asked.map(|late| self.late.push(late)).is_ok()
+    }
+
+    /// Nobody wants to know any more what a thread was asked ahead.
+    pub(crate) fn withdraw(&mut self, tid: i32, subject: u64) {
+        self.late.retain(|late| !late.is(tid, subject));
+    }
+
     /// What a thread has left after [`Miss::Late`]; to be asked for when the subject is
     /// over, because no more is taken for it then. `was_in_it`: whether the subject went
     /// on at that time.
@@ -370,7 +399,18 @@ impl Capturer {
         (stack, Some(sample))
     }
 
-    fn ask(
+    fn ask(&mut self, means: Means, target: Target<'_>, room: usize) -> Result<Late, Miss> {
+        match self.ask_once(means, target, room) {
+            // The oldest of ours is the likeliest to be wanted no more.
+            Err(Miss::Busy) if !self.late.is_empty() => {
+                self.late.remove(0);
+                self.ask_once(means, target, room)
+            }
+            other => other,
+        }
+    }
+
+    fn ask_once(
         &mut self,
         means: Means,
         Target { thread, stack, of }: Target<'_>,
@@ -388,15 +428,8 @@ impl Capturer {
             }),
             room,
         };
-        let request = match signal::ask(means, &want, thread, &mut self.computing) {
-            // The oldest of ours is the likeliest to be wanted no more.
-            Err(Miss::Busy) if !self.late.is_empty() => {
-                self.late.remove(0);
-                signal::ask(means, &want, thread, &mut self.computing)
-            }
-            other => other,
-        };
         let id = of.id;
+        let request = signal::ask(means, &want, thread, &mut self.computing);
         request.map(|request| Late {
             tid,
             id,

@@ -81,7 +81,7 @@ pub(crate) fn ask(
         return Err(Miss::SignalBlocked);
     }
     handler::install(signal)?;
-    if !means.is_filtered && may_use_timers() {
+    if is_harmless(means) {
         match by_timer(signal, want) {
             Ok(request) => {
                 try_timers_once(signal);
@@ -105,6 +105,12 @@ pub(crate) fn ask(
     }
     wait_for(&request);
     Ok(request)
+}
+
+/// Whether a thread that is asked has no call cut short: so it may be asked although what it
+/// does may be no stall.
+pub(crate) fn is_harmless(means: Means) -> bool {
+    !means.is_filtered && may_use_timers()
 }
 
 fn by_timer(signal: c_int, want: &Want) -> Result<Request, Miss> {

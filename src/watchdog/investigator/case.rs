@@ -20,6 +20,7 @@ use crate::stall::{Frame, Phase, StallId, StallKind};
 use crate::supply::{self, Supplied};
 use crate::track::{self, KnownStuck};
 use crate::trim;
+use crate::watchdog::investigator::ahead::AskedAhead;
 use crate::watchdog::investigator::lacks::Lacks;
 use crate::watchdog::investigator::open::Open;
 use crate::watchdog::investigator::profile::{Extent, Pace, room_among};
@@ -35,8 +36,8 @@ const MAX_OPEN: usize = 1024;
 /// young one it is a sixteenth of its age.
 const SHOWN_EVERY_NS: u64 = 1_000_000_000;
 
-/// In a [`Subject`]'s id: a turn, not a stall.
-const TURN: u64 = 1 << 63;
+/// In a [`Subject`]'s id: whether it is driven is asked, not where a stall is.
+const WHETHER_DRIVEN: u64 = 1 << 62;
 
 /// What a case works with.
 #[derive(Debug)]
@@ -76,6 +77,7 @@ pub(crate) struct Case {
     /// How many stacks each of them may have.
     pub(super) stacks_each: usize,
     next_stuck_ns: Option<u64>,
+    pub(super) ahead: AskedAhead,
     pub(super) lacks: Lacks,
 }
 
@@ -88,6 +90,7 @@ impl Case {
             known_stuck: KnownStuck::default(),
             stacks_each: room_among(0),
             next_stuck_ns: None,
+            ahead: AskedAhead::default(),
             lacks: Lacks::default(),
         }
     }
@@ -117,6 +120,7 @@ impl Case {
                 Request::Driven { of, age_ns } => {
                     self.find_out_whether_driven(of, age_ns, capturers)
                 }
+                Request::Ahead(thread) => self.ask_ahead(thread, capturers),
                 Request::ResumeSampling => self.settings.shared.lag.resume(),
                 Request::Refill => {
                     self.settings.shared.begin_refill();
@@ -152,9 +156,13 @@ impl Case {
     fn find(&mut self, transition: &Transition, capturers: &mut Capturers) {
         let told = &transition.told;
         let known = self.open.remove(&told.id);
+        let is_new = known.is_none();
         let mut open = known.unwrap_or_else(|| Open::new(transition, self.settings.pace()));
         open.told = *told;
         open.turn = transition.turn;
+        if is_new && let Some(thread) = self.thread_of(&open) {
+            open.asked = self.ahead.taken_over(&thread);
+        }
         open.note(transition.doing);
         let now_ns = self.settings.clock.now_ns();
         if told.is_starved && told.phase == Phase::Started {
@@ -260,7 +268,7 @@ impl Case {
             return;
         };
         let subject = Subject {
-            id: TURN | of.parks,
+            id: WHETHER_DRIVEN | thread.subject(),
             anchor: None,
             still: &|| thread.is_current(runtime),
         };

@@ -6,6 +6,7 @@
 //! them. One for all watchdogs, because unwind tables are large and a request for a
 //! running thread's stack is the process's.
 
+mod ahead;
 mod case;
 mod holding;
 mod lacks;

@@ -19,7 +19,7 @@ use crate::watchdog::shared::Shared;
 use crate::watchdog::stalled_thread::StalledThread;
 
 impl Case {
-    fn thread_of(&self, open: &Open) -> Option<StalledThread> {
+    pub(super) fn thread_of(&self, open: &Open) -> Option<StalledThread> {
         StalledThread::of(&open.told, open.turn, &self.settings.runtime)
     }
 
@@ -83,7 +83,7 @@ impl Case {
         }
     }
 
-    fn moment(&mut self, thread: &StalledThread) -> Moment {
+    pub(super) fn moment(&mut self, thread: &StalledThread) -> Moment {
         let probe = self.probes.of(thread.number).ok();
         let spent = probe.and_then(ThreadProbe::spent);
         Moment {
@@ -112,7 +112,7 @@ impl Case {
         let capturer = capturers.looking_for_locks(self.settings.signals?, id);
         let stack = &registry().thread(thread.number)?.stack;
         let subject = Subject {
-            id: open.told.id,
+            id: thread.subject(),
             anchor: thread.anchor,
             still: &|| thread.is_current(&self.settings.runtime),
         };
@@ -130,6 +130,11 @@ impl Case {
         let (doing, at, stack) = match captured {
             Ok(captured) => {
                 let at_ns = captured.at.map(|at| self.settings.clock.ns_of(at));
+                // It was asked ahead, and then the turn was told of and began again.
+                if at_ns.is_some_and(|at_ns| at_ns < open.told.start_ns) {
+                    open.asked = None;
+                    return;
+                }
                 if let Some(task) = captured.task {
                     open.tasks.look(at_ns.unwrap_or(now.at_ns), task);
                 }
@@ -217,7 +222,7 @@ impl Case {
         let capturer = capturers.of(self.settings.signals?);
         let thread = self.thread_of(open)?;
         let subject = Subject {
-            id: open.told.id,
+            id: thread.subject(),
             anchor: thread.anchor,
             still: &|| false,
         };
