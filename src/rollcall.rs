@@ -23,8 +23,8 @@ use crate::own_work::{OwnTasks, as_own_work};
 /// How long the tasks go on calling.
 const PATIENCE: Duration = Duration::from_millis(20);
 
-/// How long to wait for the answers: idle workers need a tenth of it, and whoever waits may
-/// be a worker, too.
+/// How long to wait for the answers. Idle workers need some 100 us; and whoever waits may be
+/// a worker, which nobody else can use meanwhile.
 pub(crate) const START_PATIENCE: Duration = Duration::from_millis(5);
 
 /// The answers of the workers of one runtime.

@@ -691,7 +691,7 @@ fn what_has_computed_for_half_of_the_threshold_is_foreseen_once() {
         (true, OnCpu, unit, [None, Some(poll), None, None]),
         (false, OnCpu, unit, [None, Some(turn), None, None]),
         (false, Off, unit, [None; 4]),
-        // Of the waiting that it does nothing counts.
+        // A wait for a CPU is not its own time.
         (false, Queued, unit, [None; 4]),
         (false, OnCpu, Unit::Worker(1), [None; 4]),
     ] {

@@ -246,8 +246,8 @@ impl Capturer {
         self.wanted = locks;
     }
 
-    /// Has a running thread answer where it is as soon as it can, for a later capture for the
-    /// same subject; whether it will. Not where that could cut a call of its short.
+    /// Asks a running thread where it is, for a later capture for the same subject; whether
+    /// the thread was asked. Not where that could cut a system call of its short.
     ///
     /// Takes some 50 us, and some 10 us of the thread.
     pub(crate) fn ask_ahead(
@@ -270,7 +270,7 @@ impl Capturer {
         asked.map(|late| self.late.push(late)).is_ok()
     }
 
-    /// Nobody wants to know any more what a thread was asked ahead.
+    /// Gives up what a thread was asked ahead: nobody needs the answer any more.
     pub(crate) fn withdraw(&mut self, tid: i32, subject: u64) {
         self.late.retain(|late| !late.is(tid, subject));
     }

@@ -107,8 +107,8 @@ pub(crate) fn ask(
     Ok(request)
 }
 
-/// Whether a thread that is asked has no call cut short: so it may be asked although what it
-/// does may be no stall.
+/// Whether to ask a thread cuts no system call of its short, so that a thread can be asked
+/// before it is certain that there is a stall.
 pub(crate) fn is_harmless(means: Means) -> bool {
     !means.is_filtered && may_use_timers()
 }

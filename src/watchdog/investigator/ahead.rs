@@ -36,21 +36,20 @@ impl Case {
         let Some(signals) = self.settings.signals else {
             return;
         };
-        let runtime = &self.settings.runtime;
-        let capturer = capturers.of(signals);
-        let AskedAhead(asked) = &mut self.ahead;
-        let full = asked.len() >= MOST;
-        let mut at = 0;
-        asked.retain(|(of, _)| {
-            at += 1;
-            let stays = of.is_current(runtime) && !(full && at == 1);
-            if !stays && let Some(tid) = of.tid() {
-                capturer.withdraw(tid, of.subject());
-            }
-            stays
-        });
         let now = self.moment(&thread);
         let runtime = &self.settings.runtime;
+        let capturer = capturers.of(signals);
+        // What is over may have been a stall, which is reported at the next look.
+        let reported_ns = now.at_ns.saturating_sub(2 * self.settings.shared.tick_ns);
+        let AskedAhead(asked) = &mut self.ahead;
+        while let Some((of, then)) = asked.front()
+            && (asked.len() >= MOST || then.at_ns < reported_ns && !of.is_current(runtime))
+        {
+            if let Some(tid) = of.tid() {
+                capturer.withdraw(tid, of.subject());
+            }
+            asked.pop_front();
+        }
         let subject = Subject {
             id: thread.subject(),
             anchor: thread.anchor,
@@ -58,11 +57,8 @@ impl Case {
         };
         if let Some(entry) = registry().thread(thread.number)
             && let Ok(probe) = self.probes.of(thread.number)
-            && capturers
-                .of(signals)
-                .ask_ahead(probe, &entry.stack, &subject)
+            && capturer.ask_ahead(probe, &entry.stack, &subject)
         {
-            let AskedAhead(asked) = &mut self.ahead;
             asked.push_back((thread, now));
         }
     }

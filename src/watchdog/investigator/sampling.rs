@@ -130,7 +130,7 @@ impl Case {
         let (doing, at, stack) = match captured {
             Ok(captured) => {
                 let at_ns = captured.at.map(|at| self.settings.clock.ns_of(at));
-                // It was asked ahead, and then the turn was told of and began again.
+                // The thread was asked in an earlier part of the turn, which was another stall.
                 if at_ns.is_some_and(|at_ns| at_ns < open.told.start_ns) {
                     open.asked = None;
                     return;
