@@ -170,7 +170,7 @@
 //! | `openat`, `getdents64`, `read`, `close` of `/proc/self/task` and of names of threads in it | investigates | a turn in `block_in_place`, and who holds a lock | `stacks(false)` |
 //! | `process_vm_readv` | investigates | stacks, unwind tables; never under a filter | `stacks(false)` |
 //! | `openat`, `pread64` of `/proc/self/mem` | investigates | the same, under a filter | `stacks(false)` |
-//! | `rt_sigaction` | investigates | first running thread that is stuck | `signal(None)` |
+//! | `rt_sigaction` | investigates | first thread that has computed for half of the lowest threshold; under a filter, that is stuck | `signal(None)` |
 //! | `timer_create`, `timer_settime`, `timer_delete`, `uname` | investigates | stack of a running thread; under a filter only if `signal` was called | `signal(None)` |
 //! | `arch_prctl` (`ARCH_GET_XCOMP_PERM`) | investigates | the same, on processors with AMX, never under a filter | `signal(None)` |
 //! | `rt_tgsigqueueinfo`, `getuid`, `clock_nanosleep` | investigates | the same, where timers cannot be used | `signal(None)` |
