@@ -27,15 +27,12 @@ pub(crate) struct StalledThread {
 impl StalledThread {
     /// `turn` is what tokio had published of the worker when the stall was seen.
     pub(crate) fn of(told: &Told, turn: WorkerSeen, runtime: &Runtime) -> Option<Self> {
-        match (told.poll, told.unit) {
-            (Some(poll), _) => Some(StalledThread {
-                number: poll.thread,
-                anchor: told.culprit.and_then(|culprit| culprit.anchor),
-                held: Held::Poll(poll),
-            }),
-            (None, Unit::Worker(worker)) => Self::of_turn(worker, turn, runtime),
-            (None, Unit::Thread(_)) => None,
-        }
+        let anchor = told.culprit.and_then(|culprit| culprit.anchor);
+        let foreseen = Foreseen {
+            unit: told.unit,
+            poll: told.poll.map(|poll| (poll, anchor)),
+        };
+        Self::foreseen(&foreseen, turn, runtime)
     }
 
     /// Of what may soon be a stall.
