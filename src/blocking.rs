@@ -80,7 +80,8 @@ impl Blocking {
     }
 }
 
-/// Blocking that was allowed, by [`allow_blocking`](crate::allow_blocking).
+/// What was allowed, by [`allow_blocking`](crate::allow_blocking) or
+/// [`Audit::allow`](crate::Audit::allow).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Allowed {
     pub(crate) reason: String,
@@ -91,7 +92,7 @@ pub struct Allowed {
 }
 
 impl Allowed {
-    /// The reason that was given.
+    /// The reason that was given; after the function, where one was allowed by its path.
     pub fn reason(&self) -> &str {
         &self.reason
     }
@@ -101,12 +102,12 @@ impl Allowed {
         &self.location
     }
 
-    /// How often it was made use of.
+    /// How often it was made use of: sections, or what was found in the function.
     pub const fn count(&self) -> u64 {
         self.count
     }
 
-    /// How often the thread went to sleep in it: 0 means that it is not needed.
+    /// How often the thread went to sleep in it: 0 means that a section is not needed.
     pub const fn sleeps(&self) -> u64 {
         self.sleeps
     }

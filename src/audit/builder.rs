@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
+use crate::audit::allowance::AllowedFunction;
 use crate::audit::future::{Audited, Auditing, TryAuditing, Unfinished, Why};
 use crate::audit::session::{OnLimit, Wanted};
 use crate::error::Error;
@@ -40,6 +41,7 @@ pub struct Audit {
     limit: Option<Duration>,
     on_limit: Option<OnLimit>,
     whole_runtime: bool,
+    allowed: Vec<AllowedFunction>,
 }
 
 impl fmt::Debug for Audit {
@@ -51,6 +53,7 @@ impl fmt::Debug for Audit {
             .field("limit", &self.limit)
             .field("on_limit", &self.on_limit.is_some())
             .field("whole_runtime", &self.whole_runtime)
+            .field("allowed", &self.allowed)
             .finish()
     }
 }
@@ -71,6 +74,7 @@ impl Audit {
             limit: None,
             on_limit: None,
             whole_runtime: false,
+            allowed: Vec::new(),
         }
     }
 
@@ -119,6 +123,46 @@ impl Audit {
     /// runtime's tasks but for waiting for locks.
     pub const fn whole_runtime(mut self) -> Self {
         self.whole_runtime = true;
+        self
+    }
+
+    /// Allows what a function does, with whatever it calls, and says why.
+    ///
+    /// Stalls and blocking that are laid to it are not in the report's lists, but in
+    /// [`Report::allowed`](crate::Report::allowed), with the reason, so that the list
+    /// can shrink. Of a poll that both computed and slept, the one is still a stall by
+    /// itself where only the other is allowed.
+    ///
+    /// The function is any whose path ends with `function`, closures and generic
+    /// arguments aside: `config::load` means `app::config::load`. It may be a library's,
+    /// like `std::fs::read`. For a section of code that can be changed there is
+    /// [`allow_blocking`](crate::allow_blocking), which works where there are no stacks,
+    /// too: this needs them, so it allows nothing elsewhere than on Linux, on x86-64 and
+    /// aarch64.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// use std::time::Duration;
+    ///
+    /// fn load() {
+    ///     std::thread::sleep(Duration::from_millis(15));
+    /// }
+    ///
+    /// let audited = stallscope::Audit::new()
+    ///     .allow("load", "reads the fixtures, once")
+    ///     .run(async { load() })
+    ///     .await;
+    /// # if cfg!(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))) {
+    /// assert!(audited.report.stalls().is_empty());
+    /// assert_eq!(audited.report.allowed()[0].count(), 1);
+    /// # }
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn allow(mut self, function: &str, reason: impl Into<String>) -> Self {
+        let location = Location::caller();
+        self.allowed
+            .push(AllowedFunction::new(function, reason.into(), location));
         self
     }
 
@@ -228,11 +272,15 @@ impl Audit {
                 "set it to what a poll may take, say 10 ms",
             ));
         }
+        for function in &self.allowed {
+            function.check()?;
+        }
         Ok(Wanted {
             thresholds: self.thresholds,
             floor: under,
             limit: self.limit,
             on_limit: self.on_limit,
+            allowed: self.allowed,
         })
     }
 }

@@ -1,8 +1,10 @@
 //! From what an audit has gathered to its report.
 
+use std::borrow::Cow;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use crate::audit::allowance::Allowance;
 use crate::audit::evidence::{
     Seen, at_its_panic, blocked_in, cause_of, elsewhere, is_called, refined, why,
 };
@@ -16,6 +18,7 @@ use crate::os::{self, Doing, ModuleFile, Symbolizer};
 use crate::owner::Ownership;
 use crate::registry::{lock, registry};
 use crate::report::{self, Report, SCHEMA_VERSION, TaskPolls};
+use crate::severity::Severity;
 use crate::slot::Seq;
 use crate::stall::{Cause, Phase, Stack, Stall, StallEvent, StallId, StallKind, Task};
 use crate::trim;
@@ -79,7 +82,10 @@ pub(crate) fn report(session: &Session, in_progress: &[InProgress], others: Vec<
                     task.name == other.name && task.location == other.location
                 })
             });
-            if !ours {
+            let allowed = findings.allowance.find(stall.stack.as_ref());
+            if let Some(at) = allowed.filter(|_| !ours) {
+                findings.allowance.make_use(at, 0, stall.duration_ns);
+            } else if !ours {
                 let phase = if stall.is_ongoing() {
                     Phase::Started
                 } else {
@@ -103,12 +109,21 @@ pub(crate) fn release() {
     }
 }
 
+/// A poll, or what of it is not allowed, that is a stall.
+struct LeftOver<'n> {
+    noted: Cow<'n, Noted>,
+    severity: Severity,
+    cause: Cause,
+    stack: Option<Stack>,
+}
+
 struct Findings<'a> {
     session: &'a Session,
     sightings: &'a [Sighting],
     modules: Option<Vec<ModuleFile>>,
     ledger: Ledger,
     blocking: Vec<Blocking>,
+    allowance: Allowance<'a>,
 }
 
 impl<'a> Findings<'a> {
@@ -119,6 +134,7 @@ impl<'a> Findings<'a> {
             modules: None,
             ledger: Ledger::default(),
             blocking: Vec::new(),
+            allowance: Allowance::new(&session.wanted.allowed),
         }
     }
 
@@ -158,8 +174,13 @@ impl<'a> Findings<'a> {
         for (call, stack) in &calls {
             self.add_call(&noted.name, call, stack.clone());
         }
-        if let Some(severity) = self.session.severity_of(noted.counts_ns()) {
-            let (cause, stack) = why(noted, &calls, &seen);
+        if let Some(left) = self.left_of(noted, &calls, seen) {
+            let LeftOver {
+                noted,
+                severity,
+                cause,
+                stack,
+            } = left;
             let usage = noted.spent.usage;
             let stall = Stall {
                 id: StallId(registry().next_stall_id()),
@@ -183,6 +204,51 @@ impl<'a> Findings<'a> {
             };
             self.enter(stall, Phase::Ended);
         }
+    }
+
+    /// What of a poll is a stall: all of it, or the rest where some of it is allowed.
+    fn left_of<'n>(
+        &mut self,
+        noted: &'n Noted,
+        calls: &[(Call, Option<Stack>)],
+        mut seen: Vec<Seen>,
+    ) -> Option<LeftOver<'n>> {
+        let severity = self.session.severity_of(noted.counts_ns())?;
+        let (cause, stack) = why(noted, calls, &seen);
+        if !self.is_allowed(&cause, stack.as_ref(), noted.spent.usage.cpu_ns) {
+            return Some(LeftOver {
+                noted: Cow::Borrowed(noted),
+                severity,
+                cause,
+                stack,
+            });
+        }
+        let computed = cause == Cause::OnCpu;
+        let rest = noted.only(!computed);
+        let severity = self.session.severity_of(rest.counts_ns())?;
+        seen.retain(|seen| (seen.cause == Cause::OnCpu) != computed);
+        let (cause, stack) = why(&rest, if computed { calls } else { &[] }, &seen);
+        if self.is_allowed(&cause, stack.as_ref(), rest.spent.usage.cpu_ns) {
+            return None;
+        }
+        Some(LeftOver {
+            noted: Cow::Owned(rest),
+            severity,
+            cause,
+            stack,
+        })
+    }
+
+    /// Whether a stall is; of one that computed, that is made use of, while what others
+    /// slept for is counted as blocking.
+    fn is_allowed(&mut self, cause: &Cause, stack: Option<&Stack>, computed_ns: u64) -> bool {
+        let allowed = self.allowance.find(stack);
+        if let Some(at) = allowed
+            && *cause == Cause::OnCpu
+        {
+            self.allowance.make_use(at, 0, computed_ns);
+        }
+        allowed.is_some()
     }
 
     /// The sleeps that no call accounts for.
@@ -258,6 +324,9 @@ impl<'a> Findings<'a> {
         if !matches!(cause, Cause::OnCpu | Cause::Unknown) {
             self.add(name, cause.clone(), stack.clone(), 1, age_ns);
         }
+        if self.is_allowed(&cause, stack.as_ref(), age_ns) {
+            return;
+        }
         let stall = Stall {
             id: StallId(registry().next_stall_id()),
             severity,
@@ -315,6 +384,10 @@ impl<'a> Findings<'a> {
         sleeps: u64,
         wall_ns: u64,
     ) {
+        if let Some(at) = self.allowance.find(stack.as_ref()) {
+            self.allowance.make_use(at, sleeps, wall_ns);
+            return;
+        }
         let culprit = |stack: &Option<Stack>| {
             let frame = stack.as_ref()?.culprit()?;
             Some((frame.function.clone(), frame.file.clone(), frame.line))
@@ -391,7 +464,7 @@ impl<'a> Findings<'a> {
             forgotten: polls.omitted,
             health: Health::default(),
             blocking: self.blocking,
-            allowed: allowed.collect(),
+            allowed: allowed.chain(self.allowance.into_used()).collect(),
             detection: Some(if polls.unmeasured {
                 Detection::Nothing
             } else {

@@ -2,11 +2,13 @@
 //!
 //! `measure` takes each poll's account on its thread, `session` gathers them,
 //! `spotter` finds the lines from outside, `findings` makes a report of it all by
-//! what `evidence` speaks for, `verdict` says what is wrong and how to mend it.
+//! what `evidence` speaks for and less what `allowance` knows to be allowed, `verdict` says
+//! what is wrong and how to mend it.
 
 #[doc(hidden)]
 pub mod macros;
 
+mod allowance;
 mod armed;
 mod builder;
 mod evidence;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
+use crate::audit::allowance::AllowedFunction;
 use crate::audit::measure::Spent;
 use crate::clock;
 use crate::os::Doing;
@@ -101,6 +102,23 @@ impl Noted {
     }
 }
 
+impl Noted {
+    /// The same poll without what it slept, or without what it computed.
+    pub(crate) fn only(&self, on_cpu: bool) -> Self {
+        let mut only = self.clone();
+        let Spent { wall_ns, usage } = &mut only.spent;
+        if on_cpu {
+            *wall_ns = usage.cpu_ns.saturating_add(usage.wait_ns);
+            usage.sleeps = 0;
+            usage.major_faults = 0;
+        } else {
+            *wall_ns = wall_ns.saturating_sub(usage.cpu_ns);
+            usage.cpu_ns = 0;
+        }
+        only
+    }
+}
+
 /// A thread as it was seen from outside during an audited poll.
 #[derive(Clone, Debug)]
 pub(crate) struct Sighting {
@@ -136,6 +154,7 @@ pub(crate) struct Wanted {
     pub(crate) floor: Duration,
     pub(crate) limit: Option<Duration>,
     pub(crate) on_limit: Option<OnLimit>,
+    pub(crate) allowed: Vec<AllowedFunction>,
 }
 
 impl std::fmt::Debug for Wanted {

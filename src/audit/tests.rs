@@ -25,6 +25,7 @@ fn session() -> Session {
         floor: Duration::from_millis(10),
         limit: None,
         on_limit: None,
+        allowed: Vec::new(),
     };
     Session::new(name, wanted)
 }
