@@ -32,7 +32,7 @@
 //! | work for the blocking pool is seen | [`spawn_blocking`], [`BlockingPool`] |
 //! | what is told | [`StallEvent`], [`Stall`], [`Severity`], [`Thresholds`] |
 //! | what is summed up | [`Report`], [`Hotspot`], [`Advice`], [`Health`], [`Summary`] |
-//! | a future is tested | [`assert_no_stalls!`], [`assert_no_blocking!`], [`audit()`], [`Audit`], [`allow_blocking`], [`self_test`] |
+//! | a future is tested | `#[stallscope::test]` (feature `macros`), [`assert_no_stalls!`], [`assert_no_blocking!`], [`audit()`], [`Audit`], [`allow_blocking`], [`self_test`] |
 //!
 //! Stalls are also told as [`tracing`] events of target `stallscope`: see [`docs::events`].
 //! How the line of a stuck thread is found, and what that costs: [`docs::stacks`].
@@ -121,5 +121,7 @@ pub use severity::{Severity, Thresholds};
 pub use stall::{
     Cause, Frame, Location, Phase, Stack, Stall, StallEvent, StallId, StallKind, Task,
 };
+#[cfg(feature = "macros")]
+pub use stallscope_macros::test;
 pub use watchdog::{Builder, PollTiming, Watchdog};
 pub use watched::{WatchExt, Watched, spawn, spawn_named};

@@ -73,6 +73,19 @@ fn names(frame: &Frame) -> impl Iterator<Item = String> {
         .chain(with_module)
 }
 
+/// The path by which what is blamed on a stack can be allowed.
+#[cfg(feature = "macros")]
+pub(crate) fn path_of(stack: &Stack) -> Option<String> {
+    let culprit = stack.culprit()?;
+    let named = culprit.in_source.as_ref().or(culprit.within.as_ref());
+    let path = match named {
+        Some(name) => name.to_string(),
+        None => function_name::short(culprit.function.as_deref()?),
+    };
+    // An inlined closure without a name.
+    (!path.contains(' ')).then_some(path)
+}
+
 /// What of the allowed functions was made use of.
 pub(crate) struct Allowance<'a> {
     functions: &'a [AllowedFunction],

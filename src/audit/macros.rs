@@ -2,6 +2,8 @@
 
 #![allow(clippy::panic, reason = "a failed assertion is told by a panic")]
 
+#[cfg(feature = "macros")]
+pub use crate::audit::attribute::{Body, Test, eprintln, tokio};
 use crate::audit::future::{Audited, Unfinished, Why};
 
 #[track_caller]

@@ -3,13 +3,15 @@
 //! `measure` takes each poll's account on its thread, `session` gathers them,
 //! `spotter` finds the lines from outside, `findings` makes a report of it all by
 //! what `evidence` speaks for and less what `allowance` knows to be allowed, `verdict` says
-//! what is wrong and how to mend it.
+//! what is wrong and how to mend it. `attribute` is what `#[stallscope::test]` calls.
 
 #[doc(hidden)]
 pub mod macros;
 
 mod allowance;
 mod armed;
+#[cfg(feature = "macros")]
+mod attribute;
 mod builder;
 mod evidence;
 mod findings;

@@ -150,7 +150,7 @@ fn count(number: usize, one: &str, many: &str) -> String {
     }
 }
 
-fn count_times(number: u64) -> String {
+pub(super) fn count_times(number: u64) -> String {
     match number {
         1 => "once".to_owned(),
         _ => format!("{number} times"),

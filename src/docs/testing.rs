@@ -36,13 +36,21 @@
 //! # Set up
 //! ```toml
 //! [dev-dependencies]
-//! stallscope = { version = "0.1", features = ["interpose"] }
+//! stallscope = { version = "0.1", features = ["interpose", "macros"] }
+//!
+//! # These read debug info: unoptimized, they take long for the first finding of a process.
+//! [profile.dev.package]
+//! framehop.opt-level = 3
+//! gimli.opt-level = 3
+//! rustc-demangle.opt-level = 3
+//! stallscope.opt-level = 3
 //! ```
 //!
 //! Without `interpose` the assertions work too, with fewer means, see below. With
 //! it, test programs on Linux with glibc define the C library's blocking functions
 //! and so see each call. It belongs into `dev-dependencies` only: no program needs
-//! it but tests, and two libraries that do this do not go together.
+//! it but tests, and two libraries that do this do not go together. `macros` has the
+//! attribute, and needs none of tokio's features.
 //!
 //! A suite that asserts that nothing blocks should be known to see something:
 //!
@@ -56,6 +64,76 @@
 //! On other platforms than Linux, sleeps are not counted: `assert_no_blocking!`
 //! fails and says so, or passes with `unsupported: skip`; `assert_no_stalls!` goes
 //! by the clock there.
+//!
+//! # A whole suite
+//! `#[stallscope::test]` is `#[tokio::test]`, with its arguments, and fails as
+//! `assert_no_stalls!` does if the test's body held its thread up:
+//!
+//! ```ignore
+//! #[stallscope::test]
+//! async fn greets() {
+//!     assert_eq!(greet().await, "hello");
+//! }
+//!
+//! #[stallscope::test(flavor = "multi_thread", under = "50ms", whole_runtime)]
+//! async fn answers() -> Result<(), Error> {
+//!     ..
+//! }
+//! ```
+//!
+//! Its arguments, and what becomes of tests that panic, are described where it is:
+//! `stallscope::test`. It works the same under `cargo test`, where tests share a process,
+//! and under nextest, where each has one. Doc tests run no such functions, and audit with
+//! `assert_no_stalls!`.
+//!
+//! # A suite that is there already
+//! What it has is let stand by a list with reasons, which shrinks. Of 500 tests:
+//!
+//! 1. A list, empty at first, in each crate that has tests: `src/lib.rs` and each file of
+//!    `tests`. All tests get the attribute, with it:
+//!
+//!    ```
+//!    /// What holds up a thread in our tests, and why it still may.
+//!    pub const ALLOWED: &[(&str, &str)] = &[];
+//!    ```
+//!
+//!    ```sh
+//!    grep -rl '#\[tokio::test' src tests | xargs sed -i \
+//!        -e 's/#\[tokio::test(/#[stallscope::test(allow = crate::ALLOWED, /' \
+//!        -e 's/#\[tokio::test\]/#[stallscope::test(allow = crate::ALLOWED)]/'
+//!    ```
+//!
+//! 2. What there is to say, as warnings, of which none fails a test. Each ends with
+//!    entries for the list, so they can be counted:
+//!
+//!    ```sh
+//!    STALLSCOPE_FINDINGS=warn cargo test -- --show-output > findings.txt
+//!    grep -E '^  \(".*", "\.\."\),$' findings.txt | sort | uniq -c | sort -rn
+//!    ```
+//!
+//!    The few at its top are most of it. What is there by mistake is mended; what is to
+//!    stand for now becomes an entry, with the reason:
+//!
+//!    ```
+//!    pub const ALLOWED: &[(&str, &str)] = &[
+//!        ("app::fixtures::load", "reads 3 MB once, in tests only"),
+//!        ("app::session::sign", "argon2 in the handler: issue 112"),
+//!    ];
+//!    ```
+//!
+//! 3. Without the variable what is new fails from now on.
+//! 4. The list shrinks. As warnings, tests also tell which entries they made use of. One
+//!    that none made use of is not needed any more:
+//!
+//!    ```sh
+//!    STALLSCOPE_FINDINGS=warn cargo test -- --show-output |
+//!        sed -n 's/^allowed in .* in all: //p' | sort | uniq -c
+//!    ```
+//!
+//! An entry is for functions, so code that is tested needs no change, and no dependency. It
+//! goes by stacks: where there are none, as on macOS, nothing is allowed by it. Nor is what
+//! was not seen where, as can be on a machine so busy that the thread which looks got no CPU
+//! for as long as it lasted; with `interpose`, blocking calls are always seen where.
 //!
 //! # A handler
 //! Call it, or send a request through the router; no server is needed.
@@ -107,9 +185,10 @@
 //! 1. Assert what holds today: `assert_no_stalls!(.., under: Duration::from_secs(1))`
 //!    on the handlers that matter, then with less and less.
 //! 2. Where something blocks and is to stay for now, say why, and the rest is
-//!    checked: [`allow_blocking`](crate::allow_blocking), or
-//!    [`AllowBlocking`](crate::AllowBlocking) where a closure does not fit. It holds
-//!    for this thread and this poll. [`Report::allowed`](crate::Report::allowed)
+//!    checked: [`Audit::allow`](crate::Audit::allow), by the path of a function, or in
+//!    the code [`allow_blocking`](crate::allow_blocking), or
+//!    [`AllowBlocking`](crate::AllowBlocking) where a closure does not fit. That holds
+//!    for its thread and its poll. [`Report::allowed`](crate::Report::allowed)
 //!    lists what was made use of, and how often it slept: what never sleeps is not
 //!    needed any more.
 //! 3. For rules of one's own there is the [`Report`](crate::Report):
