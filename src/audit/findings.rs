@@ -82,17 +82,19 @@ pub(crate) fn report(session: &Session, in_progress: &[InProgress], others: Vec<
                     task.name == other.name && task.location == other.location
                 })
             });
-            let allowed = findings.allowance.find(stall.stack.as_ref());
-            if let Some(at) = allowed.filter(|_| !ours) {
-                findings.allowance.make_use(at, 0, stall.duration_ns);
-            } else if !ours {
-                let phase = if stall.is_ongoing() {
-                    Phase::Started
-                } else {
-                    Phase::Ended
-                };
-                findings.enter(stall, phase);
+            if ours {
+                continue;
             }
+            if let Some(at) = findings.allowance.find(stall.stack.as_ref()) {
+                findings.allowance.make_use(at, 0, stall.duration_ns);
+                continue;
+            }
+            let phase = if stall.is_ongoing() {
+                Phase::Started
+            } else {
+                Phase::Ended
+            };
+            findings.enter(stall, phase);
         }
         findings.finish(polls)
     })

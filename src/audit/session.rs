@@ -100,9 +100,7 @@ impl Noted {
             wall_ns.saturating_sub(usage.wait_ns)
         }
     }
-}
 
-impl Noted {
     /// The same poll without what it slept, or without what it computed.
     pub(crate) fn only(&self, on_cpu: bool) -> Self {
         let mut only = self.clone();
