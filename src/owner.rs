@@ -394,6 +394,16 @@ pub(crate) fn is_own(frame: &Frame) -> bool {
     }
 }
 
+/// Whether a frame is one of ours that passes a call on to the C library: see
+/// `os/linux/interpose.rs`.
+pub(crate) fn passes_on_calls(frame: &Frame) -> bool {
+    is_own(frame)
+        && frame
+            .file
+            .as_deref()
+            .is_some_and(|file| file.ends_with("/interpose.rs"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,6 +3,7 @@
 use crate::audit::session::{Call, Noted};
 use crate::cause;
 use crate::os::Doing;
+use crate::owner;
 use crate::stall::{Cause, Stack};
 use crate::trim;
 
@@ -57,8 +58,14 @@ pub(super) fn refined(cause: Cause, stack: Option<&Stack>) -> Cause {
 }
 
 /// Whether what was seen from outside is one of the calls seen from within.
-pub(super) fn is_called(cause: &Cause, calls: &[(Call, Option<Stack>)]) -> bool {
-    !calls.is_empty() && *cause != Cause::PageFault
+pub(super) fn is_called(seen: &Seen, calls: &[(Call, Option<Stack>)]) -> bool {
+    if calls.is_empty() || seen.cause == Cause::PageFault {
+        return false;
+    }
+    match &seen.stack {
+        Some(stack) => stack.frames.iter().any(owner::passes_on_calls),
+        None => calls.iter().any(|(call, _)| call.sleeps > 0),
+    }
 }
 
 /// Why a poll was long, by where most of its time went.

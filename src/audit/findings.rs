@@ -8,7 +8,8 @@ use crate::audit::allowance::Allowance;
 use crate::audit::evidence::{
     Seen, at_its_panic, blocked_in, cause_of, elsewhere, is_called, refined, why,
 };
-use crate::audit::session::{Call, Noted, Polls, Session, Sighting, TaskName};
+use crate::audit::polls::Polls;
+use crate::audit::session::{Call, Noted, Session, Sighting, TaskName};
 use crate::blocking::{Allowed, Blocking, Detection};
 use crate::clock;
 use crate::health::Health;
@@ -38,15 +39,6 @@ pub(crate) struct InProgress {
 /// How the kernel's work on a thread's own memory is called: it may have to wait
 /// for another thread's, shortly, whatever the program does.
 const MEMORY_CALLS: [&str; 6] = ["mmap", "munmap", "mprotect", "madvise", "mremap", "brk"];
-/// The shortest sleep that is blamed where it was not seen, without the time spent
-/// waiting for a CPU. One by a timer takes 50 us (the slack that timers have,
-/// prctl(2), PR_SET_TIMERSLACK); waits for the kernel's or an allocator's locks
-/// were measured to take 1 to 9.
-const UNSEEN_NS: u64 = 35_000;
-/// What the other threads are said to have run, if they have, at least: what our
-/// own adds now and then is less.
-const OTHERS_NS: u64 = 20_000;
-
 /// What the other tasks of a runtime that is audited as a whole are called.
 const NEIGHBOURS: &str = "a task of the runtime";
 
@@ -263,7 +255,7 @@ impl<'a> Findings<'a> {
         }
         let asleep: Vec<&Seen> = seen
             .iter()
-            .filter(|seen| seen.cause != Cause::OnCpu && !is_called(&seen.cause, calls))
+            .filter(|seen| seen.cause != Cause::OnCpu && !is_called(seen, calls))
             .collect();
         let excused = |seen: &&Seen| match &seen.cause {
             Cause::Blocked { syscall } => MEMORY_CALLS.contains(&syscall.as_str()),
@@ -285,29 +277,25 @@ impl<'a> Findings<'a> {
                 wall_ns,
             );
         }
-        let off_ns = noted.off_ns();
+        let slept_in = calls.iter().filter(|(call, _)| call.sleeps > 0);
+        let in_calls_ns = slept_in.map(|(call, _)| call.wall_ns).sum();
+        let off_ns = noted.off_ns().saturating_sub(in_calls_ns);
         let unseen = blocked.is_empty() && (asleep.len() as u64) < unexplained.max(1);
         if !unseen {
             return;
         }
-        let in_message = noted.panicked && off_ns < self.session.floor_ns();
+        let floor_ns = self.session.floor_ns();
+        let in_message = noted.panicked && off_ns < floor_ns;
         if in_message {
             // It may have been the panic's message that slept.
         } else if usage.major_faults > 0 && !noted.panicked {
             self.add(&noted.name, Cause::PageFault, None, unexplained, off_ns);
-        } else if os::DETECTION == Detection::Calls {
+        } else if os::DETECTION == Detection::Calls && off_ns < floor_ns {
             // It was in no call that blocks: the kernel was busy with memory.
-        } else if off_ns >= self.shortest_unseen_ns(noted) * unexplained {
+        } else if off_ns >= floor_ns
+            || off_ns >= noted.shortest_unseen_ns(floor_ns).saturating_mul(unexplained)
+        {
             self.add(&noted.name, Cause::Unknown, None, unexplained, off_ns);
-        }
-    }
-
-    /// What is unseen may be a wait for a lock that another thread held, in an
-    /// allocator or the kernel: if another thread has run.
-    fn shortest_unseen_ns(&self, noted: &Noted) -> u64 {
-        match noted.spent.usage.others_ns {
-            0..OTHERS_NS => UNSEEN_NS,
-            _ => self.session.floor_ns(),
         }
     }
 
@@ -417,10 +405,24 @@ impl<'a> Findings<'a> {
     }
 
     fn finish(mut self, polls: &Polls) -> Report {
+        if self.blocking.is_empty() && polls.omitted_blocking > 0 {
+            // Whether one of them blocked is not known any more, and no verdict may be lost.
+            self.blocking.push(Blocking {
+                task: task(&self.session.name),
+                cause: Cause::Unknown,
+                stack: None,
+                count: polls.omitted_blocking,
+                sleeps: polls.omitted_blocking,
+                total_ns: 0,
+                max_ns: 0,
+            });
+        }
         self.blocking
             .sort_by_key(|blocking| std::cmp::Reverse(blocking.total_ns));
         // A poll that is stuck at the limit was entered as one that has ended.
         let stalls = self.ledger.at(0);
+        let mut counts = stalls.counts();
+        counts.add(&polls.omitted_stalls);
         let mut all = Histogram::new();
         let tasks = polls
             .by_name
@@ -456,14 +458,14 @@ impl<'a> Findings<'a> {
             watched_ns,
             worker_ns: watched_ns,
             max_severity: self.ledger.max_severity(),
-            counts: stalls.counts(),
+            counts,
             hotspots: stalls.hotspots(),
             tasks,
             polls: all.summary(),
             lag: Histogram::new().summary(),
             blocking_waits: Summary::default(),
             stalls: stalls.into_list(),
-            forgotten: polls.omitted,
+            forgotten: polls.omitted(),
             health: Health::default(),
             blocking: self.blocking,
             allowed: allowed.chain(self.allowance.into_used()).collect(),

@@ -18,7 +18,7 @@ use crate::os::{self, Usage};
 use crate::registry::Thread;
 use crate::slot::Seq;
 
-/// More calls of one poll are only counted.
+/// Of more calls of one poll the longest are kept.
 const MAX_CALLS: usize = 256;
 
 thread_local! {
@@ -140,10 +140,16 @@ pub(crate) fn calls_count() -> bool {
 #[cfg_attr(not(feature = "interpose"), allow(dead_code))]
 pub(crate) fn note_call(call: Call) {
     let _ = HERE.try_with(|here| {
-        if let Ok(mut calls) = here.calls.try_borrow_mut()
-            && calls.len() < MAX_CALLS
-        {
+        let Ok(mut calls) = here.calls.try_borrow_mut() else {
+            return;
+        };
+        if calls.len() < MAX_CALLS {
             calls.push(call);
+        } else if let Some(shortest) = calls.iter_mut().min_by_key(|call| call.wall_ns)
+            && shortest.wall_ns < call.wall_ns
+        {
+            // Which are many and short are alike; a long one may be the stall.
+            *shortest = call;
         }
     });
 }

@@ -18,6 +18,7 @@ mod findings;
 mod future;
 mod measure;
 mod neighbours;
+mod polls;
 mod session;
 mod spotter;
 #[cfg(test)]

@@ -8,20 +8,24 @@ use std::time::{Duration, Instant};
 
 use crate::audit::allowance::AllowedFunction;
 use crate::audit::measure::Spent;
+use crate::audit::polls::Polls;
 use crate::clock;
 use crate::os::Doing;
-use crate::recorder::Recorder;
 use crate::registry::lock;
 use crate::report::Report;
 use crate::severity::{Severity, Thresholds};
 use crate::slot::Seq;
 
-/// How many polls are remembered one by one; more are only counted.
-const MAX_NOTED: usize = 1_000;
+/// The shortest sleep that is blamed where it was not seen, without the time spent
+/// waiting for a CPU. One by a timer takes 50 us (the slack that timers have,
+/// prctl(2), PR_SET_TIMERSLACK); waits for the kernel's or an allocator's locks
+/// were measured to take 1 to 9.
+const UNSEEN_NS: u64 = 35_000;
+/// What the other threads are said to have run, if they have, at least: what our
+/// own adds now and then is less.
+const OTHERS_NS: u64 = 20_000;
 /// How many sightings.
 const MAX_SIGHTINGS: usize = 1_000;
-/// How many reasons to allow blocking.
-const MAX_ALLOWED: usize = 256;
 
 /// A future's name, and where it was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,6 +105,24 @@ impl Noted {
         }
     }
 
+    /// The shortest sleep that is blamed where it was not seen.
+    ///
+    /// What is unseen may be a wait for a lock that another thread held, in an
+    /// allocator or the kernel: if another thread has run.
+    pub(crate) const fn shortest_unseen_ns(&self, floor_ns: u64) -> u64 {
+        match self.spent.usage.others_ns {
+            0..OTHERS_NS => UNSEEN_NS,
+            _ => floor_ns,
+        }
+    }
+
+    /// Whether this poll can be in a finding though nobody saw it sleep.
+    pub(crate) const fn may_have_blocked(&self, floor_ns: u64) -> bool {
+        self.spent.usage.major_faults > 0
+            || !self.calls.is_empty()
+            || self.off_ns() >= self.shortest_unseen_ns(floor_ns)
+    }
+
     /// The same poll without what it slept, or without what it computed.
     pub(crate) fn only(&self, on_cpu: bool) -> Self {
         let mut only = self.clone();
@@ -129,18 +151,10 @@ pub(crate) struct Sighting {
     pub(crate) seen: u32,
 }
 
-/// What is known of polls that are over.
-#[derive(Debug, Default)]
-pub(crate) struct Polls {
-    pub(crate) by_name: Vec<(Arc<TaskName>, Recorder)>,
-    pub(crate) noted: Vec<Noted>,
-    /// Calls of other tasks of a runtime that is audited as a whole.
-    pub(crate) neighbours: Vec<Call>,
-    /// How many more would have been noted.
-    pub(crate) omitted: u64,
-    pub(crate) allowed: Vec<AllowedSum>,
-    /// A poll could not be measured: the system does not tell.
-    pub(crate) unmeasured: bool,
+impl Sighting {
+    fn is_of(&self, noted: &Noted) -> bool {
+        (self.thread, self.seq) == (noted.thread, noted.seq)
+    }
 }
 
 pub(crate) type OnLimit = Box<dyn Fn(&Report) + Send + Sync>;
@@ -171,6 +185,7 @@ pub(crate) struct Session {
     pub(crate) name: Arc<TaskName>,
     pub(crate) wanted: Wanted,
     pub(crate) started: Instant,
+    /// Taken before `sightings` where both are.
     polls: Mutex<Polls>,
     sightings: Mutex<Vec<Sighting>>,
     waker: Mutex<Option<Waker>>,
@@ -220,19 +235,7 @@ impl Session {
             return;
         }
         let mut polls = lock(&self.polls);
-        let by_name = &mut polls.by_name;
-        let at = by_name.iter().position(|(name, _)| *name == noted.name);
-        let at = at.unwrap_or_else(|| {
-            by_name.push((Arc::clone(&noted.name), Recorder::new()));
-            by_name.len() - 1
-        });
-        if let Some((_, recorder)) = by_name.get(at) {
-            recorder.record(noted.spent.wall_ns);
-        }
-        for section in sections {
-            allow(&mut polls.allowed, section);
-        }
-        polls.unmeasured |= !noted.measured;
+        polls.count(&noted, sections);
         let worth = noted.spent.usage.sleeps > 0
             || noted.spent.usage.major_faults > 0
             || !noted.calls.is_empty()
@@ -240,29 +243,35 @@ impl Session {
         if !worth {
             return;
         }
-        if polls.noted.len() < MAX_NOTED {
-            polls.noted.push(noted);
-        } else {
-            polls.omitted += 1;
-        }
+        let severity_of = |noted: &Noted| self.severity_of(noted.counts_ns());
+        let was_seen = |noted: &Noted| {
+            let sightings = lock(&self.sightings);
+            sightings.iter().any(|sighting| sighting.is_of(noted))
+        };
+        polls.remember(noted, severity_of, |noted| {
+            noted.may_have_blocked(self.floor_ns()) || was_seen(noted)
+        });
     }
 
     /// Takes in a call of another task of the same runtime.
     pub(crate) fn note_neighbours(&self, call: Call) {
-        let mut polls = lock(&self.polls);
-        if polls.neighbours.len() < MAX_NOTED {
-            polls.neighbours.push(call);
-        } else {
-            polls.omitted += 1;
-        }
+        lock(&self.polls).remember_neighbours(call);
     }
 
     /// Takes in what was seen from outside.
     pub(crate) fn see(&self, sighting: Sighting) {
+        let polls = lock(&self.polls);
         let mut sightings = lock(&self.sightings);
-        if sightings.len() < MAX_SIGHTINGS {
-            sightings.push(sighting);
+        if sightings.len() >= MAX_SIGHTINGS {
+            // The latest are of polls that may not be over.
+            let latest = sightings.split_off(MAX_SIGHTINGS / 2);
+            sightings.retain(|of| polls.noted.iter().any(|noted| of.is_of(noted)));
+            sightings.extend(latest);
+            if sightings.len() >= MAX_SIGHTINGS {
+                sightings.remove(0);
+            }
         }
+        sightings.push(sighting);
     }
 
     /// The thread is still where it was last seen.
@@ -324,18 +333,5 @@ impl Session {
 
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Relaxed)
-    }
-}
-
-fn allow(sums: &mut Vec<AllowedSum>, section: AllowedSection) {
-    let same = |sum: &&mut AllowedSum| {
-        sum.section.location == section.location && sum.section.reason == section.reason
-    };
-    if let Some(sum) = sums.iter_mut().find(same) {
-        sum.count += 1;
-        sum.section.wall_ns = sum.section.wall_ns.saturating_add(section.wall_ns);
-        sum.section.sleeps += section.sleeps;
-    } else if sums.len() < MAX_ALLOWED {
-        sums.push(AllowedSum { section, count: 1 });
     }
 }

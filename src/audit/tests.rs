@@ -78,15 +78,21 @@ fn found(change: impl FnOnce(&mut Noted)) -> (usize, usize) {
     (report.stalls().len(), report.blocking().len())
 }
 
-/// Where calls are seen, a sleep without one is not blamed.
+/// Where calls are seen, a short sleep without one is not blamed.
 const SLEEPS: usize = match os::DETECTION {
     Detection::Sleeps => 1,
     _ => 0,
 };
 
+/// One that is long is blamed wherever sleeps are counted.
+const LONG_SLEEPS: usize = match os::DETECTION {
+    Detection::Nothing => 0,
+    _ => 1,
+};
+
 #[test]
 fn a_long_sleep_is_a_stall_and_blocks() {
-    assert_eq!(found(|_| ()), (1, SLEEPS));
+    assert_eq!(found(|_| ()), (1, LONG_SLEEPS));
 }
 
 #[test]
@@ -120,7 +126,7 @@ fn a_short_sleep_counts_unless_another_thread_may_be_the_reason() {
     assert_eq!(found(short(50_000, 0)), (0, SLEEPS), "a timer");
     assert_eq!(found(short(9_000, 0)), (0, 0), "the kernel's own");
     assert_eq!(found(short(4 * MS, MS)), (0, 0), "perhaps a lock");
-    assert_eq!(found(short(10 * MS, MS)), (1, SLEEPS), "for long");
+    assert_eq!(found(short(10 * MS, MS)), (1, LONG_SLEEPS), "for long");
 }
 
 #[test]
@@ -197,7 +203,7 @@ fn the_message_of_a_panic_is_not_the_futures() {
         }
     };
     assert_eq!(found(panics(500 * MS, MS)), (0, 0));
-    assert_eq!(found(panics(500 * MS, 15 * MS)), (1, SLEEPS));
+    assert_eq!(found(panics(500 * MS, 15 * MS)), (1, LONG_SLEEPS));
 }
 
 #[test]
@@ -210,4 +216,69 @@ fn without_an_account_the_clock_decides() {
     let report = report(unmeasured, None);
     assert_eq!(report.detection(), Some(Detection::Nothing));
     assert!(report.check_no_blocking().unwrap_err().is_unsupported());
+}
+
+/// The report of many polls: how long each slept.
+fn report_of(sleeps_ns: impl IntoIterator<Item = u64>) -> Report {
+    let session = session();
+    for (seq, off_ns) in (1..).zip(sleeps_ns) {
+        let mut noted = noted(&session);
+        noted.seq = seq;
+        noted.spent.usage.cpu_ns = 1_000;
+        noted.spent.wall_ns = 1_000 + off_ns;
+        session.note(noted, Vec::new());
+    }
+    findings::report(&session, &[], Vec::new())
+}
+
+#[test]
+fn a_stall_is_found_after_any_number_of_short_sleeps() {
+    let report = report_of([60_000; 1_100].into_iter().chain([300 * MS]));
+    assert_eq!(report.stalls().len(), 1);
+    assert!(report.check_no_stalls().is_err());
+    let report = report_of([300 * MS].into_iter().chain([60_000; 1_100]));
+    assert_eq!(report.stalls().len(), 1, "nor is an early one forgotten");
+    assert_eq!(report.forgotten(), 101);
+}
+
+#[test]
+fn of_many_stalls_all_are_counted_and_the_longest_kept() {
+    let report = report_of((0..2_500).map(|n| (11 + n % 30) * MS));
+    assert_eq!(report.counts().total(), 2_500);
+    assert_eq!((report.stalls().len(), report.forgotten()), (1_000, 1_500));
+    let shortest = report.stalls().iter().map(|stall| stall.duration()).min();
+    assert!(shortest > Some(Duration::from_millis(28)), "{shortest:?}");
+    let text = report.check_no_stalls().unwrap_err().to_string();
+    assert!(text.starts_with("2500 polls"), "{text}");
+}
+
+#[test]
+fn what_can_be_in_no_finding_takes_nobodys_place() {
+    let report = report_of([5_000; 3_000].into_iter().chain([50_000]));
+    assert_eq!(report.forgotten(), 0);
+    assert_eq!(report.blocking().len(), SLEEPS);
+}
+
+#[test]
+fn a_sleep_beside_a_call_is_another() {
+    let Some(sleep) = (0..400).find(|number| os::syscall_name(*number) == Some("clock_nanosleep"))
+    else {
+        return;
+    };
+    let called = |noted: &mut Noted| {
+        noted.calls.push(Call {
+            name: "open64",
+            addresses: Vec::new(),
+            wall_ns: 20_000,
+            sleeps: 0,
+        });
+    };
+    let report = report(called, Some(Doing::Blocked(sleep)));
+    let mut causes: Vec<String> = report
+        .blocking()
+        .iter()
+        .map(|blocking| blocking.cause().to_string())
+        .collect();
+    causes.sort();
+    assert_eq!(causes, ["blocked in clock_nanosleep", "blocked in open64"]);
 }

@@ -66,7 +66,7 @@ impl Report {
             return Ok(());
         }
         let mut text = String::new();
-        let stalls = self.stalls.len();
+        let stalls = usize::try_from(self.counts.total()).unwrap_or(usize::MAX);
         let _ = write!(
             text,
             "{} held {} thread up for too long",
@@ -227,6 +227,9 @@ fn tell_blocking(text: &mut String, blocking: &Blocking, detection: Option<Detec
     }
     tell_place(text, blocking.stack(), blocking.task.location());
     let sure = match (&blocking.cause, blocking.sleeps, detection) {
+        (Cause::Unknown, ..) if blocking.total_ns == 0 => {
+            "the kernel counted that the thread slept; these were too many to be remembered"
+        }
         (Cause::Unknown, ..) => {
             "the kernel counted that the thread slept; it was too short to be seen where"
         }
