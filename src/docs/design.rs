@@ -120,7 +120,7 @@
 //! | copies registers and stack | from the stack pointer to 16 KiB beyond the watched poll, else to the stack's end; 256 KiB, and 16 MiB if it is asked again |
 //! | memory | written to a buffer whose pages are there; read from the thread's own stack, of which a page can be swapped out |
 //! | tokio's id of the task | one word of a thread-local that was initialized before |
-//! | its own need of stack | 1,536 bytes and the kernel's frame: a thread without room is not signalled |
+//! | its own need of stack | 2,048 bytes and the kernel's frame: a thread without room is not signalled |
 //!
 //! No lock, no allocation, no unwinding, no formatting; errno is kept.
 //!
@@ -172,7 +172,7 @@
 //! | `openat`, `pread64` of `/proc/self/mem` | investigates | the same, under a filter | `stacks(false)` |
 //! | `rt_sigaction` | investigates | first thread that has computed for half of the lowest threshold; under a filter, that is stuck | `signal(None)` |
 //! | `timer_create`, `timer_settime`, `timer_delete`, `uname` | investigates | stack of a running thread; under a filter only if `signal` was called | `signal(None)` |
-//! | `arch_prctl` (`ARCH_GET_XCOMP_PERM`) | investigates | the same, on processors with AMX, never under a filter | `signal(None)` |
+//! | `arch_prctl` (`ARCH_GET_XCOMP_PERM`) | investigates | the same, on processors with AMX; under a filter only if `signal` was called | `signal(None)` |
 //! | `rt_tgsigqueueinfo`, `getuid`, `clock_nanosleep` | investigates | the same, where timers cannot be used | `signal(None)` |
 //! | `fstat`, `socketpair`, `fcntl`, `write`, `close`, `clock_nanosleep` | investigates, audits | the same, under a filter, in place of timers if `signal` was not called; `socketpair` and what follows only in a process that has a socket | `signal(None)` |
 //! | `mmap`, `munmap`, `statx`, `openat`, `pread64`, `readlink` | symbolizes | start, and stacks | `stacks(false)` |
