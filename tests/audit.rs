@@ -433,6 +433,216 @@ async fn the_whole_runtime_if_asked() {
     }
 }
 
+/// What another task does to its worker, and the lines of that.
+async fn whole_runtime_of(blocks: fn()) -> Report {
+    let audited = Audit::new().whole_runtime().run(async move {
+        tokio::spawn(async move { blocks() }).await.unwrap();
+    });
+    audited.await.report
+}
+
+#[tokio::test]
+async fn of_another_task_a_sleep_is_seen_whole_and_where() {
+    for _ in 0..5 {
+        let report = whole_runtime_of(sleeps).await;
+        let [stall] = report.stalls() else {
+            panic!("{report}");
+        };
+        assert!(stall.duration() > ms(20), "{stall}");
+        assert_eq!(culprit_lines(&report), [marked_line()]);
+        assert_eq!(report.blocking()[0].task().name(), "a task of the runtime");
+        report.check_no_stalls().unwrap_err();
+    }
+}
+
+#[tokio::test]
+async fn a_block_on_in_another_task_is_seen() {
+    let report = whole_runtime_of(|| {
+        thread::scope(|scope| {
+            let waits = scope.spawn(|| {
+                let runtime = common::current_thread();
+                runtime.block_on(async { tokio::time::sleep(ms(60)).await });
+            });
+            waits.join().unwrap();
+        });
+    })
+    .await;
+    assert_eq!(report.stalls().len(), 1, "{report}");
+}
+
+#[tokio::test]
+async fn of_another_task_computing_is_not_sure() {
+    let report = whole_runtime_of(|| spin(ms(60))).await;
+    report.check_no_stalls().unwrap();
+    report.check_no_blocking().unwrap();
+    let [unsure] = report.unsure() else {
+        panic!("{report}");
+    };
+    assert_eq!(unsure.cause(), Cause::OnCpu);
+    let culprit = unsure.stack().and_then(|stack| stack.culprit());
+    assert!(culprit.is_some(), "{unsure}");
+    assert!(report.to_string().contains("not sure"), "{report}");
+}
+
+#[tokio::test]
+async fn other_tasks_that_rest_or_may_block_are_clean() {
+    let whole = Audit::new().whole_runtime().run(async {
+        let rests = tokio::spawn(async {
+            for _ in 0..20 {
+                tokio::time::sleep(ms(3)).await;
+            }
+        });
+        let may = tokio::spawn(async {
+            allow_blocking("of another task", || thread::sleep(ms(40)));
+        });
+        tokio::task::spawn_blocking(|| thread::sleep(ms(40)))
+            .await
+            .unwrap();
+        rests.await.unwrap();
+        may.await.unwrap();
+    });
+    let report = whole.await.report;
+    report.check_no_stalls().unwrap();
+    report.check_no_blocking().unwrap();
+}
+
+#[tokio::test]
+async fn two_audits_of_one_runtime_both_see_it() {
+    let one = || {
+        Audit::new().whole_runtime().run(async {
+            tokio::spawn(async { sleeps() }).await.unwrap();
+        })
+    };
+    let (first, second) = tokio::join!(one(), one());
+    for report in [first.report, second.report] {
+        assert!(
+            report.stalls().iter().any(|stall| stall.stack().is_some()),
+            "{report}"
+        );
+        assert!(report.check_no_blocking().is_err());
+    }
+}
+
+#[tokio::test]
+async fn an_audit_within_an_audit_is_part_of_it() {
+    let outer = audit(async { audit(async { sleeps() }).await.report }).await;
+    assert_sees_the_sleep(&outer.output);
+    assert_sees_the_sleep(&outer.report);
+    // What the inner one does to make its report is not the outer's.
+    let outer = audit(async {
+        let whole = Audit::new().whole_runtime().run(async {}).await.report;
+        (whole, audit(async {}).await.report)
+    });
+    let outer = outer.await.report;
+    outer.check_no_blocking().unwrap();
+    outer.check_no_stalls().unwrap();
+}
+
+#[tokio::test]
+async fn tasks_that_nobody_audits_are_counted() {
+    let report = audit(async {
+        let mut set = tokio::task::JoinSet::new();
+        set.spawn(async {});
+        set.spawn(async {});
+        let spawned = tokio::spawn(async {});
+        stallscope::spawn(async {}).await.unwrap();
+        spawned.await.unwrap();
+        set.join_all().await;
+        sleeps();
+    })
+    .await
+    .report;
+    assert_eq!(report.unaudited_tasks(), 3);
+    let text = report.check_no_stalls().unwrap_err().to_string();
+    assert!(
+        text.contains("at least 3 tasks that it spawned were not audited"),
+        "{text}"
+    );
+    let whole = Audit::new().whole_runtime().run(async {
+        tokio::spawn(async {}).await.unwrap();
+    });
+    assert_eq!(whole.await.report.unaudited_tasks(), 0);
+}
+
+#[tokio::test]
+async fn the_drop_of_a_future_is_part_of_it() {
+    struct Slow;
+    impl Drop for Slow {
+        fn drop(&mut self) {
+            sleeps();
+        }
+    }
+    struct Holds(#[allow(dead_code)] Slow);
+    impl Future for Holds {
+        type Output = ();
+        fn poll(self: std::pin::Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+            Poll::Ready(())
+        }
+    }
+    assert_sees_the_sleep(&audit(Holds(Slow)).await.report);
+    let slow = Slow;
+    let given_up = Audit::new()
+        .limit(ms(30))
+        .try_run(async move {
+            let _slow = slow;
+            pending::<()>().await;
+        })
+        .await
+        .unwrap_err();
+    assert_sees_the_sleep(&given_up.report);
+}
+
+#[tokio::test]
+async fn a_limit_holds_within_one_poll_too() {
+    let late = Audit::new()
+        .name("checkout")
+        .limit(ms(50))
+        .try_run(async { thread::sleep(ms(200)) })
+        .await
+        .unwrap_err();
+    assert!(matches!(late.why, Why::Limit(_)));
+    let text = late.to_string();
+    assert!(text.starts_with("`checkout`, audited at "), "{text}");
+    assert!(text.contains("tests/audit.rs:"), "{text}");
+    // In time, though its report may take longer than the rest of the limit.
+    for _ in 0..3 {
+        Audit::new()
+            .limit(ms(400))
+            .block_on(|| async { thread::sleep(ms(30)) })
+            .unwrap();
+    }
+}
+
+#[test]
+fn a_stuck_task_of_the_runtime_is_in_the_report() {
+    let stuck = Audit::new()
+        .whole_runtime()
+        .limit(ms(100))
+        .block_on(|| async {
+            tokio::spawn(async { thread::sleep(ms(3_000)) })
+                .await
+                .unwrap();
+        })
+        .unwrap_err();
+    let [stall] = stuck.report.stalls() else {
+        panic!("{stuck}");
+    };
+    assert!(stall.is_ongoing() && stall.stack().is_some(), "{stuck}");
+}
+
+#[test]
+fn a_payload_that_is_no_text_keeps_the_findings() {
+    let text = panic_of(|| {
+        common::current_thread().block_on(async {
+            assert_no_blocking!(async {
+                sleeps();
+                std::panic::panic_any(42_u8);
+            });
+        });
+    });
+    assert!(text.contains("clock_nanosleep"), "{text}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn block_in_place_is_legitimate() {
     for _ in 0..5 {
@@ -559,7 +769,7 @@ fn the_message_says_what_where_why_and_what_to_do() {
         runtime.block_on(audit.run(pending::<()>()));
     });
     with_redactions(&limit, |text| {
-        insta::assert_snapshot!(text, @"the audited future did not complete: it was not done within [time]");
+        insta::assert_snapshot!(text, @"`checkout`, audited at tests/audit.rs:[line], did not complete: it was not done within [time]");
     });
 }
 

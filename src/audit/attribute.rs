@@ -222,6 +222,7 @@ impl Test {
             Some(Err(Unfinished {
                 why: Why::Panicked(payload),
                 report,
+                ..
             })) => (Err(payload), *report),
             Some(Err(unfinished)) => return Ended::not_begun(unfinished.to_string()),
         };

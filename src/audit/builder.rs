@@ -4,12 +4,14 @@ use std::borrow::Cow;
 use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::audit::allowance::AllowedFunction;
 use crate::audit::future::{Audited, Auditing, TryAuditing, Unfinished, Why};
-use crate::audit::session::{OnLimit, Wanted};
+use crate::audit::session::{OnLimit, TaskName, Wanted};
 use crate::error::Error;
 use crate::registry::lock;
 use crate::report::Report;
@@ -215,8 +217,8 @@ impl Audit {
         let (send, receive) = channel();
         let limit = self.limit;
         // Where the future is stuck, its report comes from outside.
-        let from_outside = std::sync::Arc::new(std::sync::Mutex::new(None));
-        let outside = std::sync::Arc::clone(&from_outside);
+        let from_outside = Arc::new(Mutex::new(None));
+        let outside = Arc::clone(&from_outside);
         let users = self.on_limit.take();
         self.on_limit = Some(Box::new(move |report| {
             *lock(&outside) = Some(Box::new(report.clone()));
@@ -228,6 +230,12 @@ impl Audit {
         let name = self.name.clone().into_owned();
         let whole_runtime = self.whole_runtime;
         let wanted = self.wanted();
+        let completed = wanted.as_ref().map(|wanted| Arc::clone(&wanted.completed));
+        let completed = completed.unwrap_or_default();
+        let named = Arc::new(TaskName {
+            name: name.clone(),
+            location,
+        });
         let audit = move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -243,6 +251,7 @@ impl Audit {
                     Err(Unfinished {
                         why: Why::Panicked(payload),
                         report: Box::default(),
+                        name: None,
                     })
                 });
                 let _ = send.send(ended);
@@ -251,13 +260,20 @@ impl Audit {
             return Err(Unfinished::refused(Error::thread("audit", error)));
         }
         let ended = match limit {
-            Some(limit) => receive.recv_timeout(limit.saturating_add(GRACE)),
+            Some(limit) => match receive.recv_timeout(limit.saturating_add(GRACE)) {
+                // It was in time, and only its report takes longer.
+                Err(RecvTimeoutError::Timeout) if completed.load(Relaxed) => {
+                    receive.recv().map_err(|_| RecvTimeoutError::Disconnected)
+                }
+                ended => ended,
+            },
             None => receive.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
         ended.unwrap_or_else(|_| {
             Err(Unfinished {
                 why: Why::Limit(limit.unwrap_or_default()),
                 report: lock(&from_outside).take().unwrap_or_default(),
+                name: Some(named),
             })
         })
     }
@@ -281,6 +297,7 @@ impl Audit {
             limit: self.limit,
             on_limit: self.on_limit,
             allowed: self.allowed,
+            completed: Arc::default(),
         })
     }
 }

@@ -9,7 +9,7 @@ use crate::audit::evidence::{
     Seen, at_its_panic, blocked_in, cause_of, elsewhere, is_called, refined, why,
 };
 use crate::audit::polls::Polls;
-use crate::audit::session::{Call, Noted, Session, Sighting, TaskName};
+use crate::audit::session::{Call, Noted, OthersTurn, Session, Sighting, TaskName};
 use crate::blocking::{Allowed, Blocking, Detection};
 use crate::clock;
 use crate::health::Health;
@@ -43,9 +43,7 @@ const MEMORY_CALLS: [&str; 6] = ["mmap", "munmap", "mprotect", "madvise", "mrema
 const NEIGHBOURS: &str = "a task of the runtime";
 
 /// What is known of an audit at this moment.
-///
-/// `others`: stalls that a watchdog of the whole runtime has seen.
-pub(crate) fn report(session: &Session, in_progress: &[InProgress], others: Vec<Stall>) -> Report {
+pub(crate) fn report(session: &Session, in_progress: &[InProgress]) -> Report {
     let sightings = session.sightings();
     session.with_polls(|polls| {
         let mut findings = Findings::new(session, &sightings);
@@ -54,42 +52,24 @@ pub(crate) fn report(session: &Session, in_progress: &[InProgress], others: Vec<
         }
         for call in &polls.neighbours {
             let stack = findings.stack(&call.addresses);
-            // Without a line of the user's it is tokio at work.
-            let users = stack.as_ref().is_some_and(|stack| stack.culprit.is_some());
-            if users && !elsewhere(stack.as_ref()) {
-                let name = TaskName {
-                    name: NEIGHBOURS.to_owned(),
-                    location: session.name.location,
-                };
-                findings.add_call(&name, call, stack);
+            if is_of_a_task(stack.as_ref()) {
+                findings.add_call(&findings.neighbours(), call, stack);
             }
+        }
+        for turn in &polls.others {
+            findings.judge_others(turn);
         }
         for poll in in_progress {
             findings.judge_in_progress(poll);
         }
-        for stall in others {
-            let ours = stall.task().is_some_and(|other| {
-                polls.by_name.iter().any(|(name, _)| {
-                    let task = task(name);
-                    task.name == other.name && task.location == other.location
-                })
-            });
-            if ours {
-                continue;
-            }
-            if let Some(at) = findings.allowance.find(stall.stack.as_ref()) {
-                findings.allowance.make_use(at, 0, stall.duration_ns);
-                continue;
-            }
-            let phase = if stall.is_ongoing() {
-                Phase::Started
-            } else {
-                Phase::Ended
-            };
-            findings.enter(stall, phase);
-        }
         findings.finish(polls)
     })
+}
+
+/// Whether a worker was seen at work of the program's: without a line of the user's it is
+/// tokio at work.
+fn is_of_a_task(stack: Option<&Stack>) -> bool {
+    stack.is_some_and(|stack| stack.culprit.is_some()) && !elsewhere(stack)
 }
 
 /// Kept from report to report: to load the debug info of a debug build takes half
@@ -117,6 +97,7 @@ struct Findings<'a> {
     modules: Option<Vec<ModuleFile>>,
     ledger: Ledger,
     blocking: Vec<Blocking>,
+    unsure: Vec<Stall>,
     allowance: Allowance<'a>,
 }
 
@@ -128,6 +109,7 @@ impl<'a> Findings<'a> {
             modules: None,
             ledger: Ledger::default(),
             blocking: Vec::new(),
+            unsure: Vec::new(),
             allowance: Allowance::new(&session.wanted.allowed),
         }
     }
@@ -293,9 +275,82 @@ impl<'a> Findings<'a> {
         } else if os::DETECTION == Detection::Calls && off_ns < floor_ns {
             // It was in no call that blocks: the kernel was busy with memory.
         } else if off_ns >= floor_ns
-            || off_ns >= noted.shortest_unseen_ns(floor_ns).saturating_mul(unexplained)
+            || off_ns
+                >= noted
+                    .shortest_unseen_ns(floor_ns)
+                    .saturating_mul(unexplained)
         {
             self.add(&noted.name, Cause::Unknown, None, unexplained, off_ns);
+        }
+    }
+
+    /// What the other tasks of the runtime are called.
+    fn neighbours(&self) -> TaskName {
+        TaskName {
+            name: NEIGHBOURS.to_owned(),
+            location: self.session.name.location,
+        }
+    }
+
+    /// A turn of another task, seen from outside.
+    fn judge_others(&mut self, turn: &OthersTurn) {
+        let stack = self.stack(&turn.addresses);
+        let frames = stack.as_ref().map_or(&[][..], |stack| &stack.frames);
+        let in_the_loop = trim::passes_block_on(frames) || trim::runs_a_worker(frames);
+        if !in_the_loop || !is_of_a_task(stack.as_ref()) {
+            return;
+        }
+        let cause = refined(cause_of(Some(turn.doing)), stack.as_ref());
+        let computed = cause == Cause::OnCpu;
+        // Whoever holds a lock, or the memory map, may have waited for a CPU meanwhile.
+        let by_others = match &cause {
+            Cause::Blocked { syscall } => MEMORY_CALLS.contains(&syscall.as_str()),
+            Cause::Lock | Cause::PageFault => true,
+            _ => false,
+        };
+        let counts_ns = match by_others {
+            true => turn.ns.saturating_sub(turn.contended_ns),
+            false => turn.ns,
+        };
+        let severity = self.session.severity_of(counts_ns);
+        if !computed && (!by_others || severity.is_some()) {
+            self.add(&self.neighbours(), cause.clone(), stack.clone(), 1, turn.ns);
+        }
+        let Some(severity) = severity else { return };
+        if let Some(at) = self.allowance.find(stack.as_ref()) {
+            if computed {
+                self.allowance.make_use(at, 0, turn.ns);
+            }
+            return;
+        }
+        let stall = Stall {
+            id: StallId(registry().next_stall_id()),
+            severity,
+            kind: StallKind::Turn,
+            task: None,
+            worker: Some(turn.worker),
+            origin: report::origin().id(),
+            start_ns: clock::calibrate().now_ns().saturating_sub(turn.ns),
+            duration_ns: turn.ns,
+            suspended_ns: 0,
+            on_cpu_ns: if computed { turn.ns } else { 0 },
+            waiting_ns: 0,
+            off_cpu_ns: if computed { 0 } else { turn.ns },
+            known_polls: None,
+            one_poll: None,
+            cause,
+            stack,
+            profile: None,
+            ongoing: turn.goes_on,
+        };
+        if computed {
+            self.unsure.push(stall);
+        } else {
+            let phase = match turn.goes_on {
+                true => Phase::Started,
+                false => Phase::Ended,
+            };
+            self.enter(stall, phase);
         }
     }
 
@@ -468,6 +523,8 @@ impl<'a> Findings<'a> {
             forgotten: polls.omitted(),
             health: Health::default(),
             blocking: self.blocking,
+            unsure: self.unsure,
+            unaudited: self.session.unaudited(),
             allowed: allowed.chain(self.allowance.into_used()).collect(),
             detection: Some(if polls.unmeasured {
                 Detection::Nothing

@@ -1,5 +1,7 @@
 //! The futures that audit others.
 
+#![allow(clippy::panic, reason = "a failed test is told by a panic")]
+
 use std::any::Any;
 use std::fmt;
 use std::future::Future;
@@ -10,20 +12,21 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use pin_project_lite::pin_project;
+use tokio::runtime::Handle;
 
 use crate::audit::findings;
-use crate::audit::measure::Measuring;
+use crate::audit::measure::{Measuring, as_own_work, spawns_audited};
 use crate::audit::neighbours::Neighbours;
 use crate::audit::session::{Session, TaskName, Wanted};
 use crate::audit::spotter;
 use crate::error::Error;
-use crate::escape::{cut_name, lines};
+use crate::escape::{cut_name, lines, part};
 use crate::local;
 use crate::os;
 use crate::report::Report;
-use crate::severity::Thresholds;
-use crate::stall::Stall;
-use crate::watchdog::Watchdog;
+use crate::rollcall;
+use crate::runtime::{Gone, Runtime};
+use crate::stall;
 use crate::watching::{Watch, Watching};
 
 /// What comes of an audit.
@@ -42,6 +45,8 @@ pub struct Unfinished {
     pub why: Why,
     /// What it did to its threads until then.
     pub report: Box<Report>,
+    /// Which future it is, where an audit of one had begun.
+    pub(crate) name: Option<Arc<TaskName>>,
 }
 
 /// Why an audited future did not complete.
@@ -60,6 +65,7 @@ impl Unfinished {
         Unfinished {
             why: Why::Refused(error),
             report: Box::default(),
+            name: None,
         }
     }
 }
@@ -69,7 +75,7 @@ impl fmt::Display for Why {
         match self {
             Why::Panicked(payload) => match text_of(payload.as_ref()) {
                 Some(text) => write!(f, "it panicked: {}", lines(text, "    ")),
-                None => f.write_str("it panicked"),
+                None => f.write_str("it panicked, with what is no text"),
             },
             Why::Limit(limit) => write!(f, "it was not done within {limit:?}"),
             Why::Refused(error) => write!(f, "the audit could not begin: {error}"),
@@ -85,7 +91,16 @@ impl fmt::Debug for Why {
 
 impl fmt::Display for Unfinished {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the audited future did not complete: {}", self.why)?;
+        match &self.name {
+            Some(name) => write!(
+                f,
+                "`{}`, audited at {}, did not complete: {}",
+                part(&name.name),
+                stall::Location::from(name.location),
+                self.why
+            )?,
+            None => write!(f, "the audited future did not complete: {}", self.why)?,
+        }
         if let Some(findings) = self.report.findings() {
             write!(f, "\n\n{findings}")?;
         }
@@ -112,10 +127,11 @@ pub(crate) fn text_of(payload: &(dyn Any + Send)) -> Option<&str> {
 
 pin_project! {
     /// The future of [`Audit::try_run`](crate::Audit::try_run).
-    #[must_use = "futures do nothing unless polled"]
+    #[must_use = "an audit does nothing until it is awaited: add `.await`"]
     pub struct TryAuditing<F> {
+        // Dropped within the measured poll, as a task's is.
         #[pin]
-        future: F,
+        future: Option<F>,
         watch: Watch,
         state: State,
     }
@@ -139,7 +155,6 @@ enum State {
 
 struct Running {
     session: Arc<Session>,
-    watchdog: Option<Watchdog>,
     _neighbours: Option<Neighbours>,
 }
 
@@ -158,45 +173,29 @@ impl Running {
         let wanted = wanted?;
         crate::clock::calibrate();
         os::interpose();
-        let watchdog = whole_runtime
-            .then(|| {
-                Watchdog::builder()
-                    .thresholds(from(wanted.floor, wanted.thresholds))
-                    .lag_period(None)
-                    .start()
-            })
-            .transpose()?;
-        let session = Arc::new(Session::new(name, wanted));
+        let whole = whole_runtime.then(Handle::try_current).transpose();
+        let whole = whole.map_err(|_| Error::no_runtime())?;
+        let runtime = whole.map(|handle| {
+            local::announce();
+            let runtime = Runtime::new(&handle, Gone::default());
+            if runtime.is_multi_thread() {
+                rollcall::call(&handle, runtime.workers());
+            }
+            runtime
+        });
+        let session = Arc::new(Session::new(name, wanted, runtime));
         spotter::enlist(&session);
-        let neighbours = whole_runtime.then(|| Neighbours::of_this_runtime(&session));
+        let neighbours = Neighbours::of(&session);
         Ok(Running {
             session,
-            watchdog,
-            _neighbours: neighbours.flatten(),
+            _neighbours: neighbours,
         })
     }
 
     fn report(self) -> Report {
         let in_progress = spotter::settle(&self.session);
         self.session.close();
-        let others = self.watchdog.as_ref().map(Watchdog::report);
-        let others: Vec<Stall> = others.map(|report| report.stalls).unwrap_or_default();
-        findings::report(&self.session, &in_progress, others)
-    }
-}
-
-/// Thresholds that begin at `floor`.
-fn from(floor: Duration, thresholds: Thresholds) -> Thresholds {
-    let above = |duration: Duration, lower: Duration| {
-        duration.max(lower.saturating_add(Duration::from_nanos(1)))
-    };
-    let medium = above(thresholds.medium, floor);
-    let high = above(thresholds.high, medium);
-    Thresholds {
-        monitor: floor,
-        medium,
-        high,
-        critical: above(thresholds.critical, high),
+        findings::report(&self.session, &in_progress)
     }
 }
 
@@ -211,7 +210,7 @@ impl<F> TryAuditing<F> {
         // As the registry cuts it: by the name an audit knows its own stalls.
         let name = cut_name(&name).into_owned();
         TryAuditing {
-            future,
+            future: Some(future),
             watch: Watch::new(&name, location),
             state: State::New {
                 name: Arc::new(TaskName { name, location }),
@@ -234,36 +233,41 @@ impl<F: Future> Future for TryAuditing<F> {
         } = this.state
             && let Some(wanted) = wanted.take()
         {
-            match Running::begin(Arc::clone(name), wanted, *whole_runtime) {
+            let begun = as_own_work(|| Running::begin(Arc::clone(name), wanted, *whole_runtime));
+            match begun {
                 Ok(running) => *this.state = State::Running(running),
                 Err(error) => return Poll::Ready(Err(Unfinished::refused(error))),
             }
         }
         let State::Running(running) = this.state else {
-            // Polled again after it was done, which is the future's to complain about.
-            return this.future.poll(cx).map(|output| {
-                Ok(Audited {
-                    output,
-                    report: Report::default(),
-                })
-            });
+            panic!("an audit was polled after it was over");
         };
-        let session = &running.session;
-        let ended = if session.is_expired() {
-            Err(Why::Limit(session.wanted.limit.unwrap_or_default()))
-        } else {
-            session.wake_at_limit(cx.waker());
-            let name = &session.name;
-            let polled = catch_unwind(AssertUnwindSafe(|| {
-                poll_measured(this.future, cx, this.watch, session, name)
-            }));
-            match polled {
-                Ok(polled) => Ok(ready!(polled)),
-                Err(payload) => Err(Why::Panicked(payload)),
-            }
+        let session = Arc::clone(&running.session);
+        let name = &session.name;
+        let mut future = this.future;
+        let was_expired = session.is_expired();
+        session.wake_at_limit(cx.waker());
+        let polled = catch_unwind(AssertUnwindSafe(|| {
+            measured(cx, this.watch, &session, name, |cx| {
+                let polled = match future.as_mut().as_pin_mut() {
+                    Some(future) if !was_expired => future.poll(cx),
+                    // It is given up.
+                    _ => Poll::Pending,
+                };
+                if polled.is_ready() || was_expired {
+                    future.set(None);
+                }
+                polled
+            })
+        }));
+        let ended = match polled {
+            Err(payload) => Err(Why::Panicked(payload)),
+            Ok(Poll::Ready(output)) if session.completes() => Ok(output),
+            Ok(Poll::Pending) if !was_expired => return Poll::Pending,
+            Ok(_) => Err(Why::Limit(session.wanted.limit.unwrap_or_default())),
         };
         let report = match std::mem::replace(this.state, State::Over) {
-            State::Running(running) => running.report(),
+            State::Running(running) => as_own_work(|| running.report()),
             State::New { .. } | State::Over => Report::default(),
         };
         Poll::Ready(match ended {
@@ -271,34 +275,36 @@ impl<F: Future> Future for TryAuditing<F> {
             Err(why) => Err(Unfinished {
                 why,
                 report: Box::new(report),
+                name: Some(Arc::clone(name)),
             }),
         })
     }
 }
 
-fn poll_measured<F: Future>(
-    future: Pin<&mut F>,
+/// Polls by `poll`, measured as a poll of this name.
+fn measured<T>(
     cx: &mut Context<'_>,
     watch: &mut Watch,
     session: &Arc<Session>,
     name: &Arc<TaskName>,
-) -> Poll<F::Output> {
+    poll: impl FnOnce(&mut Context<'_>) -> T,
+) -> T {
     // A thread that is ending has no entry: it is not audited, but goes on.
     let Some(thread) = local::this_thread() else {
-        return future.poll(cx);
+        return poll(cx);
     };
     let anchor = 0_u8;
     let watching = Watching::begin(watch, thread, cx, (&raw const anchor).addr());
     let _measuring = Measuring::begin(session, name, thread, thread.slot.innermost());
     match watching.waker {
-        None => future.poll(cx),
-        Some(waker) => future.poll(&mut Context::from_waker(waker)),
+        None => poll(cx),
+        Some(waker) => poll(&mut Context::from_waker(waker)),
     }
 }
 
 pin_project! {
     /// The future of [`audit`](crate::audit()) and [`Audit::run`](crate::Audit::run).
-    #[must_use = "futures do nothing unless polled"]
+    #[must_use = "an audit does nothing until it is awaited: add `.await`"]
     pub struct Auditing<F> {
         #[pin]
         inner: TryAuditing<F>,
@@ -332,20 +338,11 @@ impl Unfinished {
     /// Panics as the future did, or with the report where it did not or where
     /// there is something to say.
     #[track_caller]
-    #[allow(clippy::panic, reason = "a failed test is told by a panic")]
     pub(crate) fn resume(self) -> ! {
         let silent = self.report.findings().is_none();
         match self.why {
-            Why::Panicked(payload) if silent || text_of(payload.as_ref()).is_none() => {
-                std::panic::resume_unwind(payload)
-            }
-            why => panic!(
-                "{}",
-                Unfinished {
-                    why,
-                    report: self.report
-                }
-            ),
+            Why::Panicked(payload) if silent => std::panic::resume_unwind(payload),
+            why => panic!("{}", Unfinished { why, ..self }),
         }
     }
 }
@@ -368,6 +365,7 @@ impl<F> Inherited<F> {
         location: &'static Location<'static>,
         session: Arc<Session>,
     ) -> Self {
+        spawns_audited();
         Inherited {
             future,
             watch: Watch::new(name, location),
@@ -385,6 +383,9 @@ impl<F: Future> Future for Inherited<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        poll_measured(this.future, cx, this.watch, this.session, this.name)
+        let future = this.future;
+        measured(cx, this.watch, this.session, this.name, |cx| {
+            future.poll(cx)
+        })
     }
 }

@@ -11,7 +11,8 @@ use std::time::Instant;
 
 use tokio::runtime::Handle;
 
-use crate::audit::session::{AllowedSection, Call, Noted, Session, TaskName};
+use crate::audit::neighbours;
+use crate::audit::session::{AllowedSection, Call, Noted, Session, Sighting, TaskName};
 use crate::clock;
 use crate::local;
 use crate::os::{self, Usage};
@@ -31,7 +32,14 @@ struct Here {
     session: RefCell<Option<Arc<Session>>>,
     calls: RefCell<Vec<Call>>,
     allow: RefCell<Allow>,
+    /// How many tasks of this poll are audited.
+    spawned: Cell<usize>,
+    /// How many sections in which blocking is allowed are open outside of audited polls.
+    apart: Cell<u32>,
 }
+
+/// What a thread says of its audited poll while that may block: nobody looks at it.
+const ALLOWED: u64 = u64::MAX;
 
 /// Sections in which blocking is allowed.
 struct Allow {
@@ -84,6 +92,8 @@ impl Here {
                 },
                 sections: Vec::new(),
             }),
+            spawned: Cell::new(0),
+            apart: Cell::new(0),
         }
     }
 }
@@ -106,6 +116,27 @@ impl Allow {
             }),
             _ => self.total,
         }
+    }
+
+    fn open(&mut self, now: Instant, usage: &Usage) {
+        if self.open == 0 {
+            self.since = *usage;
+            self.since_at = Some(now);
+            // Not to be looked at meanwhile.
+            show(ALLOWED);
+        }
+        self.open += 1;
+    }
+
+    /// Whether that was the last that was open.
+    fn shut(&mut self, now: Instant, usage: &Usage) -> bool {
+        let is_last = self.open == 1;
+        if is_last {
+            self.close(now, usage);
+        } else {
+            self.open = self.open.saturating_sub(1);
+        }
+        is_last
     }
 
     fn close(&mut self, now: Instant, usage: &Usage) {
@@ -134,6 +165,13 @@ pub(crate) fn calls_count() -> bool {
         here.depth.get() > 0 && here.allow.try_borrow().is_ok_and(|allow| allow.open == 0)
     })
     .unwrap_or(false)
+}
+
+/// Whether a call of a poll that is not audited by itself would be blocking.
+#[cfg_attr(not(feature = "interpose"), allow(dead_code))]
+pub(super) fn counts_apart() -> bool {
+    HERE.try_with(|here| here.depth.get() == 0 && here.apart.get() == 0)
+        .unwrap_or(false)
 }
 
 /// Notes a call that blocks.
@@ -167,6 +205,16 @@ fn turn() -> Option<(usize, u64, u128)> {
     })
 }
 
+/// How many tasks there are in the calling thread's runtime.
+fn alive_tasks() -> usize {
+    Handle::try_current().map_or(0, |handle| handle.metrics().num_alive_tasks())
+}
+
+/// Counts a task that is spawned from within an audited poll, and audited.
+pub(super) fn spawns_audited() {
+    let _ = HERE.try_with(|here| here.spawned.set(here.spawned.get() + 1));
+}
+
 /// One poll being measured; its drop ends that, whichever way the poll is left.
 pub(crate) struct Measuring<'a> {
     session: &'a Arc<Session>,
@@ -176,6 +224,8 @@ pub(crate) struct Measuring<'a> {
     outer: (u64, Seq),
     outer_session: Option<Arc<Session>>,
     turn: Option<(usize, u64, u128)>,
+    tasks_before: usize,
+    spawned_before: usize,
     calls_before: usize,
     allowed_before: Spent,
     before: Option<Usage>,
@@ -192,6 +242,8 @@ impl<'a> Measuring<'a> {
     ) -> Self {
         let turn = turn();
         let outer = thread.audited();
+        let tasks_before = alive_tasks();
+        let spawned_before = HERE.try_with(|here| here.spawned.replace(0)).unwrap_or(0);
         let entered = HERE.try_with(|here| {
             here.depth.set(here.depth.get() + 1);
             here.session.replace(Some(Arc::clone(session)))
@@ -207,6 +259,8 @@ impl<'a> Measuring<'a> {
             outer,
             outer_session: entered.ok().flatten(),
             turn,
+            tasks_before,
+            spawned_before,
             calls_before,
             allowed_before: Spent::default(),
             before,
@@ -235,11 +289,20 @@ impl Drop for Measuring<'_> {
         };
         let allowed = self.allowed(end, after).since(self.allowed_before);
         let handed_over = turn() != self.turn;
+        let audited = HERE.try_with(|here| {
+            let mine = here.spawned.get();
+            here.spawned.set(mine + self.spawned_before);
+            mine
+        });
+        let audited = audited.unwrap_or(0);
+        let spawned = alive_tasks().saturating_sub(self.tasks_before);
+        self.session
+            .count_unaudited(spawned.saturating_sub(audited) as u64);
         let outer_session = self.outer_session.take();
         let left = HERE.try_with(|here| {
             let depth = here.depth.get() - 1;
             here.depth.set(depth);
-            here.session.replace(outer_session);
+            here.session.replace(outer_session.clone());
             let mut calls = here.calls.borrow_mut();
             let mine = calls.get(self.calls_before..).unwrap_or(&[]).to_vec();
             let mut allow = here.allow.borrow_mut();
@@ -254,6 +317,20 @@ impl Drop for Measuring<'_> {
             (mine, sections)
         });
         let (calls, sections) = left.unwrap_or_default();
+        // What was seen of this poll happened in the outer one, too.
+        let (outer_id, outer_seq) = self.outer;
+        if let Some(outer) = outer_session
+            .as_ref()
+            .filter(|outer| outer.id() == outer_id)
+        {
+            let thread = std::ptr::from_ref(self.thread).addr();
+            for sighting in self.session.sightings_of(thread, self.seq) {
+                outer.see(Sighting {
+                    seq: outer_seq,
+                    ..sighting
+                });
+            }
+        }
         let noted = Noted {
             thread: std::ptr::from_ref(self.thread).addr(),
             seq: self.seq,
@@ -281,9 +358,16 @@ impl Drop for Measuring<'_> {
 pub struct AllowBlocking {
     reason: &'static str,
     location: &'static Location<'static>,
-    /// `None` outside of an audited poll.
-    open: Option<OpenSection>,
+    open: Open,
     _not_send: PhantomData<*const ()>,
+}
+
+#[derive(Debug)]
+enum Open {
+    InPoll(OpenSection),
+    /// In a poll of another task of a runtime that is audited as a whole.
+    Apart,
+    Nowhere,
 }
 
 #[derive(Debug)]
@@ -301,64 +385,100 @@ impl AllowBlocking {
     pub fn new(reason: &'static str) -> Self {
         let location = Location::caller();
         let open = HERE.try_with(|here| {
-            (here.depth.get() > 0).then(|| {
-                let mut allow = here.allow.borrow_mut();
-                let (usage, at) = os::usage();
-                let usage = usage.unwrap_or_default();
-                if allow.open == 0 {
-                    allow.since = usage;
-                    allow.since_at = Some(at);
-                    // Not to be looked at meanwhile.
-                    show(0);
-                }
-                allow.open += 1;
-                let epoch = allow.epoch;
-                OpenSection { epoch, usage, at }
-            })
+            if here.depth.get() > 0 {
+                Open::InPoll(OpenSection::begin(here))
+            } else if neighbours::any() {
+                here.apart.set(here.apart.get() + 1);
+                show(ALLOWED);
+                Open::Apart
+            } else {
+                Open::Nowhere
+            }
         });
         AllowBlocking {
             reason,
             location,
-            open: open.ok().flatten(),
+            open: open.unwrap_or(Open::Nowhere),
             _not_send: PhantomData,
         }
     }
 }
 
+impl OpenSection {
+    fn begin(here: &Here) -> Self {
+        let mut allow = here.allow.borrow_mut();
+        let (usage, at) = os::usage();
+        let usage = usage.unwrap_or_default();
+        allow.open(at, &usage);
+        OpenSection {
+            epoch: allow.epoch,
+            usage,
+            at,
+        }
+    }
+
+    /// How long it took, and how often the thread slept in it; `None` where the poll that
+    /// it was opened in is over.
+    fn end(&self, here: &Here) -> Option<(u64, u64)> {
+        let mut allow = here.allow.borrow_mut();
+        if allow.epoch != self.epoch {
+            return None;
+        }
+        let (usage, now) = os::usage();
+        let usage = usage.unwrap_or_default();
+        if allow.shut(now, &usage) {
+            let session = here.session.borrow();
+            show(session.as_ref().map_or(0, |session| session.id()));
+        }
+        Some((ns_between(self.at, now), usage.since(&self.usage).sleeps))
+    }
+}
+
 impl Drop for AllowBlocking {
     fn drop(&mut self) {
-        let Some(open) = self.open.take() else { return };
-        let _ = HERE.try_with(|here| {
-            let mut allow = here.allow.borrow_mut();
-            if allow.epoch != open.epoch {
-                return;
+        let _ = HERE.try_with(|here| match &self.open {
+            Open::InPoll(open) => {
+                let Some((wall_ns, sleeps)) = open.end(here) else {
+                    return;
+                };
+                let sections = &mut here.allow.borrow_mut().sections;
+                if sections.len() < MAX_CALLS {
+                    sections.push(AllowedSection {
+                        reason: self.reason,
+                        location: self.location,
+                        wall_ns,
+                        sleeps,
+                    });
+                }
             }
-            let (usage, now) = os::usage();
-            let usage = usage.unwrap_or_default();
-            allow.open -= 1;
-            if allow.open == 0 {
-                allow.open = 1;
-                allow.close(now, &usage);
-                show(
-                    here.session
-                        .borrow()
-                        .as_ref()
-                        .map_or(0, |session| session.id()),
-                );
+            Open::Apart => {
+                let left = here.apart.get().saturating_sub(1);
+                here.apart.set(left);
+                if left == 0 {
+                    show(0);
+                }
             }
-            if allow.sections.len() < MAX_CALLS {
-                allow.sections.push(AllowedSection {
-                    reason: self.reason,
-                    location: self.location,
-                    wall_ns: ns_between(open.at, now),
-                    sleeps: usage.since(&open.usage).sleeps,
-                });
-            }
+            Open::Nowhere => {}
         });
     }
 }
 
-/// Tells the spotter which audit this thread polls for.
+/// Does this library's own work, which is not the audited poll's that it may be called in.
+pub(super) fn as_own_work<T>(work: impl FnOnce() -> T) -> T {
+    struct End(Option<OpenSection>);
+    impl Drop for End {
+        fn drop(&mut self) {
+            if let Some(open) = &self.0 {
+                let _ = HERE.try_with(|here| open.end(here));
+            }
+        }
+    }
+    let open = HERE.try_with(|here| (here.depth.get() > 0).then(|| OpenSection::begin(here)));
+    let _end = End(open.ok().flatten());
+    work()
+}
+
+/// Lets the spotter know which audit this thread polls for.
 fn show(audit: u64) {
     if let Some(thread) = local::this_thread() {
         let (_, seq) = thread.audited();

@@ -1,7 +1,7 @@
 //! Test mode: what a future does to its thread, told by the thread itself.
 //!
 //! `measure` takes each poll's account on its thread, `session` gathers them,
-//! `spotter` finds the lines from outside, `findings` makes a report of it all by
+//! `spotter` finds the lines from outside, `onlooker` what other tasks of the runtime do, `findings` makes a report of it all by
 //! what `evidence` speaks for and less what `allowance` knows to be allowed, `verdict` says
 //! what is wrong and how to mend it. `attribute` is what `#[stallscope::test]` calls.
 
@@ -18,6 +18,7 @@ mod findings;
 mod future;
 mod measure;
 mod neighbours;
+mod onlooker;
 mod polls;
 mod session;
 mod spotter;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::runtime::Handle;
 
+use crate::audit::measure;
 use crate::audit::session::{Call, Session};
 use crate::local;
 use crate::registry::{RuntimeId, lock};
@@ -18,9 +19,9 @@ static WHOLE: Mutex<Vec<(RuntimeId, Arc<Session>)>> = Mutex::new(Vec::new());
 pub(crate) struct Neighbours(Arc<Session>);
 
 impl Neighbours {
-    /// `None` outside of a runtime.
-    pub(crate) fn of_this_runtime(session: &Arc<Session>) -> Option<Self> {
-        let runtime = local::runtime_id(&Handle::try_current().ok()?);
+    /// `None` where no runtime is audited as a whole.
+    pub(crate) fn of(session: &Arc<Session>) -> Option<Self> {
+        let runtime = session.whole.as_ref()?.id();
         lock(&WHOLE).push((runtime, Arc::clone(session)));
         COUNT.fetch_add(1, Relaxed);
         Some(Neighbours(Arc::clone(session)))
@@ -34,29 +35,39 @@ impl Drop for Neighbours {
     }
 }
 
-/// Whether the calling thread polls a task of such a runtime.
+/// Whether any runtime is audited as a whole.
+pub(super) fn any() -> bool {
+    COUNT.load(Relaxed) > 0
+}
+
+/// Whether the calling thread polls a task of such a runtime, and nothing allows what
+/// blocks.
 ///
 /// `spawn_blocking` has a task too, but no worker.
 #[cfg_attr(not(feature = "interpose"), allow(dead_code))]
 pub(crate) fn calls_count() -> bool {
-    COUNT.load(Relaxed) > 0
+    any()
+        && measure::counts_apart()
         && tokio::runtime::worker_index().is_some()
         && tokio::task::try_id().is_some()
-        && of_here().is_some()
+        && !of_here().is_empty()
 }
 
 /// Notes a call that blocks.
 #[cfg_attr(not(feature = "interpose"), allow(dead_code))]
 pub(crate) fn note_call(call: Call) {
-    if let Some(session) = of_here() {
-        session.note_neighbours(call);
+    for session in of_here() {
+        session.note_neighbours(call.clone());
     }
 }
 
-fn of_here() -> Option<Arc<Session>> {
-    let runtime = local::runtime_id(&Handle::try_current().ok()?);
-    lock(&WHOLE)
-        .iter()
-        .find(|(whole, _)| *whole == runtime)
-        .map(|(_, session)| Arc::clone(session))
+/// The audits of the runtime that the calling thread is in.
+fn of_here() -> Vec<Arc<Session>> {
+    let Ok(handle) = Handle::try_current() else {
+        return Vec::new();
+    };
+    let runtime = local::runtime_id(&handle);
+    let whole = lock(&WHOLE);
+    let here = whole.iter().filter(|(of, _)| *of == runtime);
+    here.map(|(_, session)| Arc::clone(session)).collect()
 }

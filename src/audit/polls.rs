@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::audit::session::{AllowedSection, AllowedSum, Call, Noted, TaskName};
+use crate::audit::session::{AllowedSection, AllowedSum, Call, Noted, OthersTurn, TaskName};
 use crate::recorder::Recorder;
 use crate::report::SeverityCounts;
 use crate::severity::Severity;
@@ -22,6 +22,8 @@ pub(crate) struct Polls {
     pub(crate) noted: Vec<Noted>,
     /// Calls of other tasks of a runtime that is audited as a whole.
     pub(crate) neighbours: Vec<Call>,
+    /// Turns of them, as seen from outside.
+    pub(crate) others: Vec<OthersTurn>,
     /// Stalls that were left out.
     pub(crate) omitted_stalls: SeverityCounts,
     /// How many more polls and calls may have been blocking.
@@ -95,6 +97,20 @@ impl Polls {
         if self.neighbours.len() < MAX_NOTED {
             self.neighbours.push(call);
         } else {
+            self.omitted_blocking += 1;
+        }
+    }
+
+    /// Remembers a turn of another task of the same runtime; of more than have room, the
+    /// longest.
+    pub(super) fn remember_others(&mut self, turn: OthersTurn) {
+        self.others.push(turn);
+        if self.others.len() <= MAX_NOTED {
+            return;
+        }
+        let lengths = self.others.iter().map(|turn| turn.ns).enumerate();
+        if let Some((shortest, _)) = lengths.min_by_key(|(_, ns)| *ns) {
+            self.others.swap_remove(shortest);
             self.omitted_blocking += 1;
         }
     }

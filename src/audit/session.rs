@@ -13,6 +13,7 @@ use crate::clock;
 use crate::os::Doing;
 use crate::registry::lock;
 use crate::report::Report;
+use crate::runtime::Runtime;
 use crate::severity::{Severity, Thresholds};
 use crate::slot::Seq;
 
@@ -24,6 +25,8 @@ const UNSEEN_NS: u64 = 35_000;
 /// What the other threads are said to have run, if they have, at least: what our
 /// own adds now and then is less.
 const OTHERS_NS: u64 = 20_000;
+/// How long a sleep takes that is seen several times.
+const SEVERAL_LOOKS_NS: u64 = 1_000_000;
 /// How many sightings.
 const MAX_SIGHTINGS: usize = 1_000;
 
@@ -157,6 +160,20 @@ impl Sighting {
     }
 }
 
+/// A turn of another task of a runtime that is audited as a whole, as it was seen from
+/// outside.
+#[derive(Clone, Debug)]
+pub(crate) struct OthersTurn {
+    pub(crate) worker: usize,
+    pub(crate) doing: Doing,
+    /// How long it was seen to sleep in one sleep; or computed, in how many polls ever.
+    pub(crate) ns: u64,
+    /// How long another thread waited for a CPU meanwhile.
+    pub(crate) contended_ns: u64,
+    pub(crate) goes_on: bool,
+    pub(crate) addresses: Vec<u64>,
+}
+
 pub(crate) type OnLimit = Box<dyn Fn(&Report) + Send + Sync>;
 
 /// What an audit was asked for.
@@ -167,6 +184,8 @@ pub(crate) struct Wanted {
     pub(crate) limit: Option<Duration>,
     pub(crate) on_limit: Option<OnLimit>,
     pub(crate) allowed: Vec<AllowedFunction>,
+    /// Set when the future has completed in time; its report may take longer.
+    pub(crate) completed: Arc<AtomicBool>,
 }
 
 impl std::fmt::Debug for Wanted {
@@ -184,6 +203,8 @@ pub(crate) struct Session {
     id: u64,
     pub(crate) name: Arc<TaskName>,
     pub(crate) wanted: Wanted,
+    /// The runtime that is audited as a whole.
+    pub(crate) whole: Option<Runtime>,
     pub(crate) started: Instant,
     /// Taken before `sightings` where both are.
     polls: Mutex<Polls>,
@@ -191,22 +212,26 @@ pub(crate) struct Session {
     waker: Mutex<Option<Waker>>,
     expired: AtomicBool,
     closed: AtomicBool,
+    /// Tasks that were spawned from within and that nobody audits.
+    unaudited: AtomicU64,
 }
 
 impl Session {
-    pub(crate) fn new(name: Arc<TaskName>, wanted: Wanted) -> Self {
+    pub(crate) fn new(name: Arc<TaskName>, wanted: Wanted, whole: Option<Runtime>) -> Self {
         static LAST: AtomicU64 = AtomicU64::new(0);
         Session {
             // 0 stands for no audit.
             id: LAST.fetch_add(1, Relaxed) + 1,
             name,
             wanted,
+            whole,
             started: Instant::now(),
             polls: Mutex::default(),
             sightings: Mutex::default(),
             waker: Mutex::default(),
             expired: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            unaudited: AtomicU64::new(0),
         }
     }
 
@@ -258,6 +283,18 @@ impl Session {
         lock(&self.polls).remember_neighbours(call);
     }
 
+    /// The shortest sleep of another task that is blamed: one that was seen several times.
+    pub(crate) fn shortest_seen_ns(&self) -> u64 {
+        self.floor_ns().min(SEVERAL_LOOKS_NS)
+    }
+
+    /// Takes in a turn of another task of the same runtime.
+    pub(crate) fn note_others(&self, turn: OthersTurn) {
+        if !self.is_closed() {
+            lock(&self.polls).remember_others(turn);
+        }
+    }
+
     /// Takes in what was seen from outside.
     pub(crate) fn see(&self, sighting: Sighting) {
         let polls = lock(&self.polls);
@@ -286,6 +323,14 @@ impl Session {
         }
     }
 
+    pub(crate) fn sightings_of(&self, thread: usize, seq: Seq) -> Vec<Sighting> {
+        let sightings = lock(&self.sightings);
+        let of = sightings
+            .iter()
+            .filter(|of| (of.thread, of.seq) == (thread, seq));
+        of.cloned().collect()
+    }
+
     pub(crate) fn sightings(&self) -> Vec<Sighting> {
         lock(&self.sightings).clone()
     }
@@ -312,7 +357,21 @@ impl Session {
             .wanted
             .limit
             .is_some_and(|limit| self.started.elapsed() >= limit);
-        over && !self.is_closed() && !self.expired.swap(true, Relaxed)
+        // Which comes first decides, whoever looks.
+        let _polls = lock(&self.polls);
+        over && !self.is_closed() && !self.has_completed() && !self.expired.swap(true, Relaxed)
+    }
+
+    /// The future has completed; whether in time.
+    pub(crate) fn completes(&self) -> bool {
+        let _polls = lock(&self.polls);
+        let in_time = !self.is_expired();
+        self.wanted.completed.store(in_time, Relaxed);
+        in_time
+    }
+
+    fn has_completed(&self) -> bool {
+        self.wanted.completed.load(Relaxed)
     }
 
     pub(crate) fn wake(&self) {
@@ -324,6 +383,17 @@ impl Session {
 
     pub(crate) fn is_expired(&self) -> bool {
         self.expired.load(Relaxed)
+    }
+
+    /// Counts tasks that a poll has spawned and that nobody audits.
+    pub(crate) fn count_unaudited(&self, tasks: u64) {
+        if self.whole.is_none() {
+            self.unaudited.fetch_add(tasks, Relaxed);
+        }
+    }
+
+    pub(crate) fn unaudited(&self) -> u64 {
+        self.unaudited.load(Relaxed)
     }
 
     /// What it spawned may live on; it is no longer of interest.

@@ -10,6 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::audit::findings::{self, InProgress};
+use crate::audit::onlooker::Onlooker;
 use crate::audit::session::{Session, Sighting, TaskName};
 use crate::clock;
 use crate::os::{
@@ -48,6 +49,7 @@ struct Looking {
     capturer: Option<Capturer>,
     probes: Probes,
     polls: HashMap<usize, Seen>,
+    onlooker: Onlooker,
 }
 
 /// The audited poll in progress on one thread.
@@ -96,7 +98,11 @@ pub(crate) fn settle(session: &Session) -> Vec<InProgress> {
     let Some(spotter) = SPOTTER.get() else {
         return Vec::new();
     };
-    let mut polls = lock(&spotter.looking).in_progress(session);
+    let mut polls = {
+        let mut looking = lock(&spotter.looking);
+        looking.onlooker.end(session);
+        looking.in_progress(session)
+    };
     if !session.is_expired() {
         polls.retain(|poll| poll.doing.is_some_and(Doing::is_asleep));
     }
@@ -148,9 +154,13 @@ impl Spotter {
     /// The audit's time is over: its future is woken to hear of it, and if that
     /// is stuck, whoever asked is told from here.
     fn expire(&self, session: &Session) {
-        let stuck = lock(&self.looking).in_progress(session);
+        let stuck = {
+            let mut looking = lock(&self.looking);
+            looking.onlooker.end(session);
+            looking.in_progress(session)
+        };
         if let Some(on_limit) = &session.wanted.on_limit {
-            let report = findings::report(session, &stuck, Vec::new());
+            let report = findings::report(session, &stuck);
             // What the callback panics with is its own affair.
             let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| on_limit(&report)));
         }
@@ -173,6 +183,12 @@ impl Looking {
             .retain(|number, _| targets.iter().any(|(target, ..)| target == number));
         for (number, thread, session, seq) in targets {
             self.look_at(number, thread, session, seq);
+        }
+        self.onlooker
+            .keep(|id| sessions.iter().any(|session| session.id() == id));
+        for session in sessions.iter().filter(|session| session.whole.is_some()) {
+            let capturer = self.capturer.get_or_insert_with(new_capturer);
+            self.onlooker.look(session, &mut self.probes, capturer);
         }
     }
 
@@ -220,12 +236,7 @@ impl Looking {
             return;
         }
         let still = || thread.audited() == (session.id(), seq);
-        let capturer = self.capturer.get_or_insert_with(|| {
-            Capturer::new(SignalUse::Signal {
-                number: DEFAULT_SIGNAL,
-                chosen: false,
-            })
-        });
+        let capturer = self.capturer.get_or_insert_with(new_capturer);
         let subject = Subject {
             id: seq,
             anchor: Some(anchor),
@@ -273,6 +284,13 @@ impl Looking {
             })
             .collect()
     }
+}
+
+fn new_capturer() -> Capturer {
+    Capturer::new(SignalUse::Signal {
+        number: DEFAULT_SIGNAL,
+        chosen: false,
+    })
 }
 
 /// The name of this poll in progress.

@@ -26,8 +26,9 @@ fn session() -> Session {
         limit: None,
         on_limit: None,
         allowed: Vec::new(),
+        completed: Arc::default(),
     };
-    Session::new(name, wanted)
+    Session::new(name, wanted, None)
 }
 
 /// A poll of 20 ms: asleep for 15 of them, once.
@@ -69,7 +70,7 @@ fn report(change: impl FnOnce(&mut Noted), sighting: Option<Doing>) -> Report {
             seen: 1,
         });
     }
-    findings::report(&session, &[], Vec::new())
+    findings::report(&session, &[])
 }
 
 /// How many stalls, and how many places that blocked.
@@ -228,7 +229,7 @@ fn report_of(sleeps_ns: impl IntoIterator<Item = u64>) -> Report {
         noted.spent.wall_ns = 1_000 + off_ns;
         session.note(noted, Vec::new());
     }
-    findings::report(&session, &[], Vec::new())
+    findings::report(&session, &[])
 }
 
 #[test]

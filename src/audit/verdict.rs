@@ -8,7 +8,7 @@ use crate::blocking::{Blocking, Detection};
 use crate::escape::part;
 use crate::owner;
 use crate::report::{Report, Short};
-use crate::stall::{Cause, Frame, Stack, Stall};
+use crate::stall::{Cause, Frame, Stack, Stall, StallKind};
 
 /// Findings beyond these are only counted.
 const MAX_SHOWN: usize = 5;
@@ -77,6 +77,7 @@ impl Report {
             tell_stall(&mut text, stall, self.detection);
         }
         more(&mut text, stalls);
+        self.tell_unaudited(&mut text);
         Err(Failure::new(text))
     }
 
@@ -109,6 +110,7 @@ impl Report {
             tell_blocking(&mut text, blocking, self.detection);
         }
         more(&mut text, places);
+        self.tell_unaudited(&mut text);
         if !self.allowed.is_empty() {
             let _ = write!(text, "\n\nallowed:");
             for allowed in self.allowed.iter().take(MAX_ALLOWED) {
@@ -125,6 +127,19 @@ impl Report {
             }
         }
         Failure::new(text)
+    }
+
+    fn tell_unaudited(&self, text: &mut String) {
+        if self.unaudited > 0 {
+            let tasks = usize::try_from(self.unaudited).unwrap_or(usize::MAX);
+            let _ = write!(
+                text,
+                "\n\nat least {} that it spawned {} not audited: spawn with \
+                 `stallscope::spawn`, or audit with `whole_runtime`",
+                count(tasks, "task", "tasks"),
+                if tasks == 1 { "was" } else { "were" },
+            );
+        }
     }
 
     /// All that there is to say against it.
@@ -200,6 +215,9 @@ fn tell_stall(text: &mut String, stall: &Stall, detection: Option<Detection>) {
         let _ = write!(text, ": {}", shares.join(", "));
     }
     let sure = match detection {
+        Some(Detection::Calls | Detection::Sleeps) if stall.kind() == StallKind::Turn => {
+            "seen from another thread, all the time in one and the same sleep"
+        }
         Some(Detection::Calls | Detection::Sleeps) if !stall.is_ongoing() => {
             "measured by its thread, whatever else the machine did"
         }

@@ -33,7 +33,7 @@ pub(crate) use platform::{
     AutoResetEvent, Capturer, DEFAULT_SIGNAL, DETECTION, OwnStack, ProcessClocks, Symbolizer,
     ThreadProbe, cpu_shortage, interpose, is_futex, is_usable_signal, leave_out, module_files,
     page_faults, process_id, request_short_slice, syscall_name, terminal_columns, thread_id,
-    thread_ids, thread_name, touch_stack, usage,
+    thread_ids, thread_name, touch_stack, usage, waits_ns,
 };
 
 /// The processor's time stamp counter; `None` where there is none that can be

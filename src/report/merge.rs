@@ -78,6 +78,7 @@ impl Report {
         super::longest_first(&mut blocking);
         let (mut allowed, _) = merged(&self.allowed, &other.allowed);
         super::by_reason(&mut allowed);
+        let (unsure, _) = in_order(&self.unsure, &other.unsure, MAX_STALLS);
         let mut counts = self.counts;
         counts.add(&other.counts);
         let mut health = self.health.merged(&other.health);
@@ -102,6 +103,8 @@ impl Report {
             blocking,
             allowed,
             detection: self.detection.max(other.detection),
+            unsure,
+            unaudited: self.unaudited.saturating_add(other.unaudited),
         }
     }
 }

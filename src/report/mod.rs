@@ -137,6 +137,11 @@ impl TaskPolls {
     }
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+const fn is_none(number: &u64) -> bool {
+    *number == 0
+}
+
 /// What a watchdog has seen since it was started.
 ///
 /// A snapshot: making one stops nothing and nobody. Polls are counted by name,
@@ -169,6 +174,11 @@ pub struct Report {
     pub(crate) allowed: Vec<Allowed>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) detection: Option<Detection>,
+    /// What may be a stall.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) unsure: Vec<Stall>,
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub(crate) unaudited: u64,
 }
 
 /// The order of findings.
@@ -272,6 +282,25 @@ impl Report {
     /// more only the sums are left.
     pub fn stalls(&self) -> &[Stall] {
         &self.stalls
+    }
+
+    /// How many tasks an audited future has spawned that nobody audited, at least: by
+    /// `tokio::spawn` or in a `JoinSet`.
+    ///
+    /// [`stallscope::spawn`](crate::spawn) audits them, and
+    /// [`Audit::whole_runtime`](crate::Audit::whole_runtime) all that there are. Counted at
+    /// the end of each poll, so that a task which another worker has done by then is not.
+    pub const fn unaudited_tasks(&self) -> u64 {
+        self.unaudited
+    }
+
+    /// What may be a stall and may be none: of an audit of a
+    /// [whole runtime](crate::Audit::whole_runtime), turns of other tasks that computed for
+    /// long, in one poll or in many short ones.
+    ///
+    /// No assertion fails for these, and they are in no sum.
+    pub fn unsure(&self) -> &[Stall] {
+        &self.unsure
     }
 
     /// How many stalls are in the sums but no longer in [`Report::stalls`].

@@ -114,6 +114,9 @@ struct Shown<'a> {
     style: Style,
 }
 
+/// Of what is not sure so many are shown.
+const MAX_UNSURE: usize = 5;
+
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let report = self.report;
@@ -131,6 +134,16 @@ impl fmt::Display for Shown<'_> {
                 f,
                 "\n  {} older stalls are in the sums only",
                 report.forgotten
+            )?;
+        }
+        for stall in report.unsure.iter().take(MAX_UNSURE) {
+            write!(f, "\n  not sure, in one poll or in many: {stall}")?;
+        }
+        if report.unaudited > 0 {
+            write!(
+                f,
+                "\n  tasks that were spawned and not audited, at least: {}",
+                report.unaudited
             )?;
         }
         if let Some(reason) = report.health.no_stacks() {

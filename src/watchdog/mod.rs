@@ -320,6 +320,8 @@ impl Watchdog {
             blocking: Vec::new(),
             allowed: Vec::new(),
             detection: None,
+            unsure: Vec::new(),
+            unaudited: 0,
         };
         drop(ledger);
         report

@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 
 use crate::detector::{Spent, ThreadState, ThreadTimes};
 use crate::os::platform::files::{Opened, ThreadFile};
+use crate::os::platform::memory;
 use crate::os::platform::position::Position;
 use crate::os::{Activity, Doing, Importance, Miss};
 
@@ -27,6 +28,21 @@ pub(crate) fn thread_ids() -> Option<Vec<i32>> {
     let tasks = std::fs::read_dir("/proc/self/task").ok()?;
     let ids = tasks.map(|task| task.ok()?.file_name().to_str()?.parse().ok());
     ids.collect()
+}
+
+/// How long each thread of this process has waited for a CPU in all, by its id.
+///
+/// Some 10 us a thread, and allocates: for test mode. Empty under a filter of system calls,
+/// which may kill for `getdents64`.
+pub(crate) fn waits_ns() -> Vec<(i32, u64)> {
+    if memory::is_filtered() {
+        return Vec::new();
+    }
+    let waits = thread_ids().unwrap_or_default().into_iter().map(|tid| {
+        let file = File::open(format!("/proc/self/task/{tid}/schedstat")).ok()?;
+        Some((tid, wait_ns(&file)?))
+    });
+    waits.flatten().collect()
 }
 
 /// Reads what one thread is doing. A look takes some 6 us where the thread's files are
