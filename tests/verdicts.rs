@@ -16,14 +16,17 @@
 
 mod common;
 
+use std::ffi::CString;
 use std::fs::File;
 use std::future::Future;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Barrier, Condvar, Mutex, RwLock, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -69,8 +72,7 @@ async fn apart<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
 
 /// A file without a name.
 fn tempfile(length: usize) -> File {
-    use std::sync::atomic::{AtomicU64, Ordering};
-    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let path = std::env::temp_dir().join(format!("stallscope-{}-{number}", std::process::id()));
     let file = File::options()
@@ -263,6 +265,31 @@ fn blocking() -> Vec<Scenario> {
     ]
 }
 
+/// A file that is there, and another name beside it that is not.
+fn named() -> (PathBuf, PathBuf) {
+    static LAST: AtomicUsize = AtomicUsize::new(0);
+    let number = LAST.fetch_add(1, Ordering::Relaxed);
+    let name = format!("stallscope-named-{}-{number}", std::process::id());
+    let file = std::env::temp_dir().join(name);
+    std::fs::write(&file, b"x").unwrap();
+    let link = file.with_extension("link");
+    (file, link)
+}
+
+fn c_path(path: &Path) -> CString {
+    CString::new(path.as_os_str().as_encoded_bytes()).unwrap()
+}
+
+fn to_path(path: &CString) -> PathBuf {
+    PathBuf::from(path.to_str().unwrap())
+}
+
+fn remove<const N: usize>(files: [PathBuf; N]) {
+    for file in files {
+        std::fs::remove_file(file).unwrap();
+    }
+}
+
 /// What blocks by what it is, and may have no need to wait.
 fn blocking_calls() -> Vec<Scenario> {
     vec![
@@ -283,6 +310,63 @@ fn blocking_calls() -> Vec<Scenario> {
             let mut server = listener.accept().unwrap().0;
             client.write_all(b"x").unwrap();
             server.read_exact(&mut [0]).unwrap();
+        }),
+        scenario!("hard link", {
+            let (file, link) = apart(named).await;
+            std::fs::hard_link(&file, &link).unwrap();
+            apart(move || remove([file, link])).await;
+        }),
+        scenario!("symbolic link", {
+            let (file, link) = apart(named).await;
+            std::os::unix::fs::symlink(&file, &link).unwrap();
+            apart(move || remove([file, link])).await;
+        }),
+        scenario!("permissions", {
+            let (file, _) = apart(named).await;
+            let permissions = apart({
+                let file = file.clone();
+                move || std::fs::metadata(file).unwrap().permissions()
+            });
+            std::fs::set_permissions(&file, permissions.await).unwrap();
+            apart(move || remove([file])).await;
+        }),
+        scenario!("times of an open file", {
+            let file = apart(|| tempfile(10)).await;
+            file.set_modified(std::time::SystemTime::UNIX_EPOCH)
+                .unwrap();
+        }),
+        scenario!("times by path", {
+            let path = c_path(&apart(named).await.0);
+            // SAFETY: a C string, and no times: now.
+            unsafe { libc::utimensat(libc::AT_FDCWD, path.as_ptr(), std::ptr::null(), 0) };
+            apart(move || remove([to_path(&path)])).await;
+        }),
+        scenario!("times, by the call's number", {
+            let path = c_path(&apart(named).await.0);
+            let now = std::ptr::null::<libc::timespec>();
+            // SAFETY: as above.
+            unsafe { libc::syscall(libc::SYS_utimensat, libc::AT_FDCWD, path.as_ptr(), now, 0) };
+            apart(move || remove([to_path(&path)])).await;
+        }),
+        scenario!("attribute", {
+            let path = c_path(&apart(named).await.0);
+            let (name, value) = (c"user.stallscope", b"x");
+            // SAFETY: C strings, and as many bytes as it says. It may fail: not each file
+            // system has them.
+            unsafe {
+                libc::setxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), 1, 0);
+            }
+            apart(move || remove([to_path(&path)])).await;
+        }),
+        scenario!("allocate in a file", {
+            let file = apart(|| tempfile(10)).await;
+            // SAFETY: an open file.
+            unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, 100) };
+        }),
+        scenario!("owner", {
+            let (file, _) = apart(named).await;
+            std::os::unix::fs::chown(&file, None, None).unwrap();
+            apart(move || remove([file])).await;
         }),
         scenario!("resolve", {
             let _ = std::net::ToSocketAddrs::to_socket_addrs("localhost:80");

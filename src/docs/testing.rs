@@ -172,8 +172,15 @@
 //! # }
 //! ```
 //!
-//! Stalls of all tasks are found then, and with `interpose` all blocking calls of
-//! all tasks, but for waiting for locks.
+//! The thread that looks then looks at the runtime's workers, too. Of tasks that nobody
+//! audits themselves it finds, on Linux:
+//! - each sleep of a millisecond and more, with its line; it is a stall if it takes as long
+//!   as one. Waiting for locks and for the kernel's work on memory counts from there on, less
+//!   what another thread waited for a CPU meanwhile;
+//! - with `interpose` each blocking call, but for waiting for locks;
+//! - computing, which may be one long poll or many short ones: it is listed by
+//!   [`Report::unsure`](crate::Report::unsure), and fails nothing. Spawned by
+//!   [`stallscope::spawn`](crate::spawn) a task is measured exactly.
 //!
 //! # What may never end
 //! [`Audit::limit`](crate::Audit::limit) gives up a future that is pending, in real
@@ -209,8 +216,10 @@
 //! | reading a mapped file that is on disk | yes | yes | polls of 10 ms and more |
 //! | waiting for a lock, for 10 ms and more | with line | yes | the same |
 //! | waiting for a lock for less, an uncontended lock | no | no | no |
+//! | linking, marking, sizing a file: `chmod`, `utimensat`, attributes | with line | if it slept | polls of 10 ms and more |
 //! | `stat`, `readdir`, `close` that need no disk | no | no | no |
-//! | system calls made without the C library (`rustix`) | see below | see below | polls of 10 ms and more |
+//! | system calls made by number, with the C library's `syscall` | with line | if it slept | polls of 10 ms and more |
+//! | system calls made without the C library (`rustix`) | if it slept, see below | see below | polls of 10 ms and more |
 //! | computing | polls of 10 ms of CPU time and more | the same | by the clock |
 //!
 //! Without `interpose`, or without the C library, a sleep is blamed

@@ -6,8 +6,8 @@
 //! poll does it look at what it is called with, and note a call that blocks.
 //!
 //! What is noted:
-//! - calls that block by what they are: opening and reading files, `fsync`, DNS,
-//!   sleeping, waiting for children; whether or not they had to wait this time;
+//! - calls that block by what they are: opening and reading files, naming and marking
+//!   them, `fsync`, DNS, sleeping, waiting for children; whether or not they had to wait this time;
 //! - calls on descriptors, unless these are non-blocking, devices, or below
 //!   `/proc` and `/sys`; nor writing to standard output and error;
 //! - waiting for other threads (futex, pthread), if the thread slept for it. Not
@@ -22,9 +22,10 @@ use std::ffi::{CStr, c_char, c_int, c_long, c_uint, c_void};
 use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 use std::time::Instant;
 
-use libc::{mode_t, off_t, off64_t, size_t, sockaddr, socklen_t, ssize_t, timespec};
+use libc::{gid_t, mode_t, off_t, off64_t, size_t, sockaddr, socklen_t, ssize_t, timespec, uid_t};
 
 use crate::audit::{self, Call};
+use crate::os::platform::file_calls::file_call;
 use crate::os::platform::own::sleeps;
 use crate::os::platform::walk;
 
@@ -270,6 +271,53 @@ calls! {
     fn mkdir(path: *const c_char, mode: mode_t) -> c_int, if is_on_disk(path);
     fn rmdir(path: *const c_char) -> c_int, if is_on_disk(path);
     fn opendir(path: *const c_char) -> *mut libc::DIR, if is_on_disk(path);
+    fn truncate(path: *const c_char, length: off_t) -> c_int, if is_on_disk(path);
+    fn truncate64(path: *const c_char, length: off64_t) -> c_int, if is_on_disk(path);
+    fn ftruncate(fd: c_int, length: off_t) -> c_int, if may_block(fd);
+    fn fallocate(fd: c_int, mode: c_int, from: off_t, length: off_t) -> c_int, if may_block(fd);
+    fn fallocate64(fd: c_int, mode: c_int, from: off64_t, length: off64_t) -> c_int, if may_block(fd);
+    fn posix_fallocate(fd: c_int, from: off_t, length: off_t) -> c_int, if may_block(fd);
+    fn posix_fallocate64(fd: c_int, from: off64_t, length: off64_t) -> c_int, if may_block(fd);
+    fn sync() -> (), if true;
+    fn syncfs(fd: c_int) -> c_int, if true;
+    fn preadv(fd: c_int, to: *const libc::iovec, count: c_int, at: off_t) -> ssize_t, if may_block(fd);
+    fn preadv64(fd: c_int, to: *const libc::iovec, count: c_int, at: off64_t) -> ssize_t, if may_block(fd);
+    fn pwritev(fd: c_int, from: *const libc::iovec, count: c_int, at: off_t) -> ssize_t, if may_block(fd);
+    fn pwritev64(fd: c_int, from: *const libc::iovec, count: c_int, at: off64_t) -> ssize_t, if may_block(fd);
+    fn creat(path: *const c_char, mode: mode_t) -> c_int, if is_on_disk(path);
+    fn creat64(path: *const c_char, mode: mode_t) -> c_int, if is_on_disk(path);
+    // Names of files, and what is known of them.
+    fn renameat(from_at: c_int, from: *const c_char, to_at: c_int, to: *const c_char) -> c_int, if is_on_disk(from);
+    fn unlinkat(at: c_int, path: *const c_char, flags: c_int) -> c_int, if is_on_disk(path);
+    fn mkdirat(at: c_int, path: *const c_char, mode: mode_t) -> c_int, if is_on_disk(path);
+    fn mkfifo(path: *const c_char, mode: mode_t) -> c_int, if is_on_disk(path);
+    fn mkfifoat(at: c_int, path: *const c_char, mode: mode_t) -> c_int, if is_on_disk(path);
+    fn link(from: *const c_char, to: *const c_char) -> c_int, if is_on_disk(from);
+    fn linkat(from_at: c_int, from: *const c_char, to_at: c_int, to: *const c_char, flags: c_int) -> c_int, if is_on_disk(from);
+    fn symlink(to: *const c_char, path: *const c_char) -> c_int, if is_on_disk(path);
+    fn symlinkat(to: *const c_char, at: c_int, path: *const c_char) -> c_int, if is_on_disk(path);
+    fn chmod(path: *const c_char, mode: mode_t) -> c_int, if is_on_disk(path);
+    fn fchmod(fd: c_int, mode: mode_t) -> c_int, if may_block(fd);
+    fn fchmodat(at: c_int, path: *const c_char, mode: mode_t, flags: c_int) -> c_int, if is_on_disk(path);
+    fn chown(path: *const c_char, owner: uid_t, group: gid_t) -> c_int, if is_on_disk(path);
+    fn lchown(path: *const c_char, owner: uid_t, group: gid_t) -> c_int, if is_on_disk(path);
+    fn fchown(fd: c_int, owner: uid_t, group: gid_t) -> c_int, if may_block(fd);
+    fn fchownat(at: c_int, path: *const c_char, owner: uid_t, group: gid_t, flags: c_int) -> c_int, if is_on_disk(path);
+    fn utimes(path: *const c_char, times: *const libc::timeval) -> c_int, if is_on_disk(path);
+    fn utimensat(at: c_int, path: *const c_char, times: *const timespec, flags: c_int) -> c_int, if path.is_null() && may_block(at) || is_on_disk(path);
+    fn futimens(fd: c_int, times: *const timespec) -> c_int, if may_block(fd);
+    fn getxattr(path: *const c_char, name: *const c_char, to: *mut c_void, length: size_t) -> ssize_t, if is_on_disk(path);
+    fn lgetxattr(path: *const c_char, name: *const c_char, to: *mut c_void, length: size_t) -> ssize_t, if is_on_disk(path);
+    fn fgetxattr(fd: c_int, name: *const c_char, to: *mut c_void, length: size_t) -> ssize_t, if may_block(fd);
+    fn setxattr(path: *const c_char, name: *const c_char, from: *const c_void, length: size_t, flags: c_int) -> c_int, if is_on_disk(path);
+    fn lsetxattr(path: *const c_char, name: *const c_char, from: *const c_void, length: size_t, flags: c_int) -> c_int, if is_on_disk(path);
+    fn fsetxattr(fd: c_int, name: *const c_char, from: *const c_void, length: size_t, flags: c_int) -> c_int, if may_block(fd);
+    fn listxattr(path: *const c_char, to: *mut c_char, length: size_t) -> ssize_t, if is_on_disk(path);
+    fn llistxattr(path: *const c_char, to: *mut c_char, length: size_t) -> ssize_t, if is_on_disk(path);
+    fn flistxattr(fd: c_int, to: *mut c_char, length: size_t) -> ssize_t, if may_block(fd);
+    fn removexattr(path: *const c_char, name: *const c_char) -> c_int, if is_on_disk(path);
+    fn lremovexattr(path: *const c_char, name: *const c_char) -> c_int, if is_on_disk(path);
+    fn fremovexattr(fd: c_int, name: *const c_char) -> c_int, if may_block(fd);
     fn flock(fd: c_int, operation: c_int) -> c_int, if operation & libc::LOCK_NB == 0;
     // Files, pipes and sockets.
     fn read(fd: c_int, to: *mut c_void, length: size_t) -> ssize_t, if may_block(fd);
@@ -316,7 +364,8 @@ fn is_zero_timeval(timeout: *const libc::timeval) -> bool {
     unsafe { timeout.as_ref() }.is_some_and(|timeout| timeout.tv_sec == 0 && timeout.tv_usec == 0)
 }
 
-/// As the C library's: how the standard library waits on a futex.
+/// As the C library's: how the standard library waits on a futex, and others make calls
+/// by their numbers.
 ///
 /// Declared with as many arguments as a system call can have: on Linux on x86_64
 /// and aarch64 a caller passes those it has where these are expected, and the
@@ -340,7 +389,7 @@ unsafe extern "C" fn syscall(
     let noting = if number == libc::SYS_futex {
         begin("futex", true, || true)
     } else {
-        None
+        file_call(number).and_then(|name| begin(name, false, || true))
     };
     let real = real(c"syscall", &REAL);
     // SAFETY: the linker found it under this name; it moves arguments to registers.
@@ -354,7 +403,7 @@ unsafe extern "C" fn syscall(
 }
 
 /// Keeps the functions above in the program: nothing of ours calls them.
-pub(crate) fn link() {
+pub(crate) fn keep_linked() {
     std::hint::black_box(syscall as *const ());
 }
 

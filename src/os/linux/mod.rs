@@ -25,6 +25,8 @@ mod elf;
 mod ends;
 mod entry;
 mod event;
+#[cfg(all(feature = "interpose", target_env = "gnu"))]
+mod file_calls;
 mod files;
 mod frame;
 #[cfg(target_arch = "x86_64")]
@@ -107,7 +109,7 @@ const INTERPOSED: bool = cfg!(all(feature = "interpose", target_env = "gnu"));
 /// Sees to it that [`INTERPOSED`] is true.
 pub(crate) fn interpose() {
     #[cfg(all(feature = "interpose", target_env = "gnu"))]
-    interpose::link();
+    interpose::keep_linked();
 }
 
 /// The signal that running threads are asked with: ignored where nobody handles
