@@ -145,6 +145,7 @@
 //! | lack (`explain.rs`) | symbolizer, investigator | none |
 //! | the process's symbolizer, and its investigator | start of watchdogs | starts a thread |
 //! | `/proc/self/mem` (`os/linux/memory.rs`) | investigator, under a filter only | the kernel's of the memory map |
+//! | a small alternate stack (`os/linux/frame.rs`) | investigator, audits, on processors with AMX | none |
 //! | the loader's | investigator; first poll on a thread | none of the investigator's |
 //!
 //! Order, for those that are held together: profile before ledger, ledger before pool's account and reason;
@@ -172,7 +173,7 @@
 //! | `openat`, `pread64` of `/proc/self/mem` | investigates | the same, under a filter | `stacks(false)` |
 //! | `rt_sigaction` | investigates | first thread that has computed for half of the lowest threshold; under a filter, that is stuck | `signal(None)` |
 //! | `timer_create`, `timer_settime`, `timer_delete`, `uname` | investigates | stack of a running thread; under a filter only if `signal` was called | `signal(None)` |
-//! | `arch_prctl` (`ARCH_GET_XCOMP_PERM`) | investigates | the same, on processors with AMX; under a filter only if `signal` was called | `signal(None)` |
+//! | `sigaltstack`, two or three times | investigates, audits | the same, on processors with AMX: whether the process may use its tiles | `signal(None)` |
 //! | `rt_tgsigqueueinfo`, `getuid`, `clock_nanosleep` | investigates | the same, where timers cannot be used | `signal(None)` |
 //! | `fstat`, `socketpair`, `fcntl`, `write`, `close`, `clock_nanosleep` | investigates, audits | the same, under a filter, in place of timers if `signal` was not called; `socketpair` and what follows only in a process that has a socket | `signal(None)` |
 //! | `mmap`, `munmap`, `statx`, `openat`, `pread64`, `readlink` | symbolizes | start, and stacks | `stacks(false)` |

@@ -225,10 +225,7 @@ pub mod stacks {
     //!   64 KiB. Threads of the standard library, and so tokio's, have an alternate stack
     //!   that is as large as the kernel's largest frame or 8 KiB. In a process that may use
     //!   tiles that is too small: its threads have no stacks while they run, unless the
-    //!   program gives them a larger alternate stack. Under a filter of system calls, on a
-    //!   processor with AMX, each process counts as one that may use tiles, since a filter
-    //!   could kill for `arch_prctl`: [`Builder::signal`](crate::Builder::signal) with a
-    //!   signal says that it does not;
+    //!   program gives them a larger alternate stack;
     //! - one whose stack's place is not known;
     //! - any, where the program has a handler of its own for the signal, which stays;
     //! - any, where a filter of system calls (seccomp) is in force,

@@ -358,8 +358,7 @@ impl fmt::Display for Miss {
             }
             Miss::NoRoom => {
                 "a signal handler has no room on the thread: give it a larger stack, or a \
-                 larger alternate one; on a processor with AMX and under a filter of system \
-                 calls that permits `arch_prctl`, call `Builder::signal`"
+                 larger alternate one"
             }
             Miss::ForeignStack => {
                 "the thread runs on a stack that is not its own, as a coroutine does"

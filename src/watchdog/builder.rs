@@ -194,12 +194,9 @@ impl Builder {
     /// `timer_create`, and no program can find out without a try. The signal is then sent
     /// directly, by way of a socket, with calls that the program makes itself; in a process
     /// without a socket, running threads have no stacks. A call of this with a signal, be
-    /// it the default, says that the filter permits `timer_create`, `timer_settime`,
-    /// `timer_delete` and `arch_prctl`, or refuses them with an error. Docker's default filter
-    /// and systemd's `@system-service` permit them, and with timers no system call is cut
-    /// short. On processors with AMX running threads have stacks under a filter only with it:
-    /// whether the process uses AMX, which makes the frames of signals larger, is not asked
-    /// for without it.
+    /// it the default, says that the filter permits `timer_create`, `timer_settime` and
+    /// `timer_delete`, or refuses them with an error. Docker's default filter and systemd's
+    /// `@system-service` permit them, and with timers no system call is cut short.
     ///
     /// No effect on other platforms.
     ///

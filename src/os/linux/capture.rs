@@ -418,7 +418,7 @@ impl Capturer {
     ) -> Result<Late, Miss> {
         let tid = thread.tid();
         let known = stack.known(tid).ok_or(Miss::UnknownStack)?;
-        known.room(means.is_filtered)?;
+        known.room()?;
         let up_to = of.anchor.map(|anchor| anchor + BEYOND_ANCHOR);
         let want = Want {
             tid,

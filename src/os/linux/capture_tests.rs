@@ -252,7 +252,7 @@ fn a_thread_without_room_is_not_asked() {
         of_this_thread()
     });
     let (tid, stack) = small.unwrap().join().unwrap();
-    let room = stack.known(tid).unwrap().room(false);
+    let room = stack.known(tid).unwrap().room();
     assert_eq!(room, Err(Miss::NoRoom));
     // Nor is one that has never said where its stack lies.
     thread.stack = OwnStack::new();
@@ -349,7 +349,7 @@ fn the_handler_keeps_within_its_bytes() {
     // Past what the compiler knows of it.
     let alternate = std::hint::black_box(&*alternate);
     let untouched = alternate.iter().take_while(|byte| **byte == MARK).count();
-    let (used, frame) = (SIZE - untouched, frame::frame(false));
+    let (used, frame) = (SIZE - untouched, frame::frame());
     assert!(used > 0, "it has run there");
     let handlers = used.saturating_sub(frame);
     println!("{used} bytes: {frame} are said to be the frame's, {handlers} the handler's");

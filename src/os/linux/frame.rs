@@ -12,9 +12,14 @@
 //! stack is as large as `AT_MINSIGSTKSZ`, would never have room otherwise.
 //!
 //! A process may get the permission later, even while a signal is on its way. So the
-//! permission is looked up each time a thread is to be signalled. Under a filter of system
-//! calls `arch_prctl` may be what the filter kills for: there a process counts as permitted,
-//! unless the user vouches for the filter.
+//! permission is looked up each time a thread is to be signalled.
+//!
+//! It is not asked for by `arch_prctl(ARCH_GET_XCOMP_PERM)`, which a filter of system calls
+//! may kill for, but by `sigaltstack`, which std calls for each thread: the kernel refuses
+//! an alternate stack without room for the frame with ENOMEM, and only a process with the
+//! permission has a frame that needs more than 8 KiB (`arch/x86/kernel/signal.c`,
+//! `sigaltstack_size_valid`). A kernel that is set to refuse such stacks in any case
+//! (`strict_sas_size`) seems to permit tiles.
 
 /// The frame where the kernel does not say: kernels before 5.14 on x86-64, which know of
 /// no larger state than that of AVX-512.
@@ -25,19 +30,17 @@ const UNTOLD: usize = if cfg!(target_arch = "aarch64") {
 };
 
 /// The size of a signal's frame of a thread of this process, as of now.
-///
-/// `is_filtered`: a filter may kill for the question what the process may use.
-pub(crate) fn frame(is_filtered: bool) -> usize {
+pub(crate) fn frame() -> usize {
     // SAFETY: no preconditions; 0 where the kernel does not say.
     let told = unsafe { libc::getauxval(libc::AT_MINSIGSTKSZ) };
     match usize::try_from(told) {
-        Ok(told @ 1..) => told.saturating_sub(absent(is_filtered)),
+        Ok(told @ 1..) => told.saturating_sub(absent()),
         _ => UNTOLD,
     }
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-const fn absent(_is_filtered: bool) -> usize {
+const fn absent() -> usize {
     0
 }
 
@@ -47,35 +50,62 @@ use tiles::absent;
 #[cfg(target_arch = "x86_64")]
 mod tiles {
     use std::arch::x86_64::{self, CpuidResult};
+    use std::mem::MaybeUninit;
     use std::ops::Range;
-    use std::sync::OnceLock;
+    use std::sync::{Mutex, OnceLock};
+
+    use crate::registry::lock;
 
     /// The number of the tiles' state (Intel SDM 1, 13.1; `XFEATURE_XTILE_DATA`).
     const TILES: u32 = 18;
     /// The leaf of CPUID that describes states (SDM 2A, CPUID).
     const STATES: u32 = 0xD;
-    /// `asm/prctl.h`.
-    const ARCH_GET_XCOMP_PERM: libc::c_int = 0x1022;
+    /// An alternate stack as std has it without AMX: with room for a frame of AVX-512 and a
+    /// handler, and without room for the tiles.
+    const SMALL: usize = 8 * 1024;
 
     /// What of the largest frame no thread of this process has.
-    pub(super) fn absent(is_filtered: bool) -> usize {
+    pub(super) fn absent() -> usize {
         static TILES_TAKE: OnceLock<usize> = OnceLock::new();
         let tiles = *TILES_TAKE.get_or_init(|| of_tiles(&states()));
-        if tiles == 0 || is_filtered || is_permitted() {
+        if tiles == 0 || is_permitted() {
             return 0;
         }
         tiles
     }
 
     /// Whether the process may use tiles; yes where the kernel does not say.
+    ///
+    /// The calling thread, which is this library's own, has a small alternate stack for the
+    /// time of a call.
     fn is_permitted() -> bool {
-        let mut states = 0_u64;
-        // SAFETY: the kernel writes the permitted states to the address, which lives
-        // through the call.
-        let failed =
-            unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_GET_XCOMP_PERM, &raw mut states) }
-                != 0;
-        failed || states >> TILES & 1 == 1
+        static STACK: Mutex<[u8; SMALL]> = Mutex::new([0; SMALL]);
+        let mut stack = lock(&STACK);
+        let small = libc::stack_t {
+            ss_sp: stack.as_mut_ptr().cast(),
+            ss_flags: 0,
+            ss_size: SMALL,
+        };
+        let mut before = MaybeUninit::<libc::stack_t>::uninit();
+        // SAFETY: the lock is held as long as the memory is this thread's alternate stack,
+        // so no other thread uses it, and nothing reads it. The kernel fills `before`, if it
+        // takes the stack at all. What was before is put back: it is what this thread had.
+        unsafe {
+            if libc::sigaltstack(&raw const small, before.as_mut_ptr()) != 0 {
+                return true;
+            }
+            let before = before.assume_init();
+            if before.ss_flags & libc::SS_DISABLE == 0 {
+                libc::sigaltstack(&raw const before, std::ptr::null_mut());
+            } else {
+                let none = libc::stack_t {
+                    ss_flags: libc::SS_DISABLE,
+                    ..small
+                };
+                libc::sigaltstack(&raw const none, std::ptr::null_mut());
+            }
+        }
+        false
     }
 
     /// What CPUID says of the area that states are saved to.
@@ -169,6 +199,58 @@ mod tests {
         }
     }
 
+    /// Not a test: asks for tiles, which cannot be given back.
+    #[test]
+    #[ignore = "runs in a process of its own"]
+    fn tiles_are_permitted_from_now_on() {
+        const ARCH_REQ_XCOMP_PERM: libc::c_int = 0x1023;
+        const TILES: libc::c_int = 18;
+        let before = frame();
+        // SAFETY: no memory is involved.
+        let asked = unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, TILES) };
+        println!("\nasked {asked}, larger {}", frame() > before);
+    }
+
+    #[test]
+    fn a_process_that_may_use_tiles_has_larger_frames() {
+        if !std::fs::read_to_string("/proc/cpuinfo")
+            .unwrap()
+            .contains("amx_tile")
+        {
+            return;
+        }
+        let program = std::env::current_exe().unwrap();
+        let child = std::process::Command::new(program)
+            .args([
+                "tiles_are_permitted_from_now_on",
+                "--ignored",
+                "--nocapture",
+            ])
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&child.stdout);
+        assert!(
+            text.contains("asked 0, larger true") || text.contains("asked -1"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn the_alternate_stack_stays_as_it_was() {
+        let here = || {
+            let mut now = std::mem::MaybeUninit::<libc::stack_t>::uninit();
+            // SAFETY: nothing is set, and the kernel fills `now`.
+            let now = unsafe {
+                assert_eq!(libc::sigaltstack(std::ptr::null(), now.as_mut_ptr()), 0);
+                now.assume_init()
+            };
+            (now.ss_sp.addr(), now.ss_size, now.ss_flags)
+        };
+        let before = here();
+        frame();
+        assert_eq!(here(), before);
+    }
+
     #[test]
     fn the_frame_is_the_largest_without_what_is_absent() {
         // SAFETY: no preconditions.
@@ -177,8 +259,7 @@ mod tests {
             .unwrap()
             .contains("amx_tile");
         if told > 0 {
-            assert_eq!(frame(false) < told, has_tiles, "{} {told}", frame(false));
-            assert_eq!(frame(true), told, "not looked up under a filter");
+            assert_eq!(frame() < told, has_tiles, "{} {told}", frame());
         }
     }
 }

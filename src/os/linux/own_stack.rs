@@ -115,11 +115,9 @@ impl OwnStack {
 
 impl Known {
     /// Why the thread cannot be sent a signal, if so.
-    ///
-    /// `is_filtered`: see [`frame`].
-    pub(crate) fn room(&self, is_filtered: bool) -> Result<(), Miss> {
+    pub(crate) fn room(&self) -> Result<(), Miss> {
         let has_room = if self.alternate > 0 {
-            self.alternate >= frame(is_filtered) + HANDLER
+            self.alternate >= frame() + HANDLER
         } else {
             self.bounds.len() >= LEAST_STACK
         };
@@ -217,7 +215,7 @@ mod tests {
         let size = known.bounds.len();
         assert!((200 * 1024..300 * 1024).contains(&size), "{size}");
         assert!(known.alternate >= 8 * 1024, "std gives it one");
-        assert_eq!(known.room(false), Ok(()));
+        assert_eq!(known.room(), Ok(()));
     }
 
     #[test]
@@ -238,15 +236,15 @@ mod tests {
             bounds: 4096..4096 + size,
             alternate,
         };
-        assert_eq!(with(8 << 20, 2048).room(false), Err(Miss::NoRoom));
-        assert_eq!(with(8 << 20, frame(false) + HANDLER).room(false), Ok(()));
-        assert_eq!(with(16 << 10, 0).room(false), Err(Miss::NoRoom));
-        assert_eq!(with(32 << 10, 0).room(false), Err(Miss::NoRoom));
+        assert_eq!(with(8 << 20, 2048).room(), Err(Miss::NoRoom));
+        assert_eq!(with(8 << 20, frame() + HANDLER).room(), Ok(()));
+        assert_eq!(with(16 << 10, 0).room(), Err(Miss::NoRoom));
+        assert_eq!(with(32 << 10, 0).room(), Err(Miss::NoRoom));
         assert_eq!(
-            with(16 << 10, 8 << 10).room(false),
+            with(16 << 10, 8 << 10).room(),
             Ok(()),
             "it runs on the other"
         );
-        assert_eq!(with(128 << 10, 0).room(false), Ok(()), "musl's threads");
+        assert_eq!(with(128 << 10, 0).room(), Ok(()), "musl's threads");
     }
 }

@@ -156,7 +156,7 @@ fn outcome_of_trial(signal: c_int) -> u8 {
     let tid = thread_id();
     let stack = OwnStack::new();
     stack.note();
-    let known = stack.known(tid).filter(|known| known.room(false).is_ok());
+    let known = stack.known(tid).filter(|known| known.room().is_ok());
     let Some(known) = known.filter(|_| !blocks(tid, signal)) else {
         // Nothing can be found out here, and the release is most likely right.
         return WORK;
