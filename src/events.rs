@@ -33,6 +33,8 @@ macro_rules! tell {
             task_id = task.and_then(Task::id),
             location = task.and_then(Task::location).map(tracing::field::display),
             worker = stall.worker(),
+            runtime = stall.runtime().map(|name| part(name).to_string()),
+            thread = stall.thread().map(|name| part(name).to_string()),
             duration_ms = ms(stall.duration()),
             suspended_ms = ms(stall.suspended()),
             cause = %stall.cause(),

@@ -122,6 +122,8 @@ mod tests {
             off_cpu_ns: 0,
             known_polls: None,
             one_poll: None,
+            runtime: None,
+            thread: None,
             cause: Cause::OnCpu,
             stack: None,
             profile: None,

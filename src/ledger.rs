@@ -234,6 +234,8 @@ mod tests {
                 off_cpu_ns: 0,
                 known_polls: None,
                 one_poll: None,
+                runtime: None,
+                thread: None,
                 cause: Cause::Unknown,
                 stack: None,
                 profile: None,

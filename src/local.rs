@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::hash::{Hash, Hasher};
 
-use tokio::runtime::{Handle, worker_index};
+use tokio::runtime::{Handle, RuntimeFlavor, worker_index};
 
 use crate::clock;
 use crate::idle;
@@ -43,6 +43,12 @@ fn enrol() -> Option<&'static Thread> {
     let entry = registry().enrol();
     ENTRY.set(entry);
     entry
+}
+
+/// Whether this thread is a worker that can be handed over within a poll.
+pub(crate) fn may_hand_over(place: Place) -> bool {
+    let is_multi_thread = |handle: Handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread;
+    place.worker.is_some() && Handle::try_current().is_ok_and(is_multi_thread)
 }
 
 /// Learns from tokio which runtime and worker this thread is working for.

@@ -15,6 +15,7 @@ use crate::owner;
 use crate::profile::Profile;
 use crate::registry::{LabelId, registry};
 use crate::report::Confidence;
+use crate::runtime_name;
 use crate::severity::Severity;
 use crate::watchdog::transition::Whereabouts;
 
@@ -466,6 +467,10 @@ pub struct Stall {
     pub(crate) kind: StallKind,
     pub(crate) task: Option<Task>,
     pub(crate) worker: Option<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) runtime: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) thread: Option<String>,
     /// Of the process it was seen in; see `report::Origin`.
     #[serde(default)]
     pub(crate) origin: u64,
@@ -527,6 +532,22 @@ impl Stall {
     /// `block_on` in a multi-thread runtime.
     pub const fn worker(&self) -> Option<usize> {
         self.worker
+    }
+
+    /// The runtime that its thread works for: the name that it was
+    /// [given](crate::Builder::name), or `runtime 3` with the number of
+    /// [tokio's id](tokio::runtime::Id).
+    ///
+    /// `None` on a thread outside of any runtime, and in audits.
+    pub fn runtime(&self) -> Option<&str> {
+        self.runtime.as_deref()
+    }
+
+    /// The name of its thread, as the system has it: at most 15 bytes.
+    ///
+    /// `None` where the thread is not known, on other platforms than Linux, and in audits.
+    pub fn thread(&self) -> Option<&str> {
+        self.thread.as_deref()
     }
 
     /// How long it has lasted, by the clock.
@@ -664,6 +685,13 @@ impl fmt::Display for Stall {
         }
         if let Some(worker) = self.worker {
             write!(f, " on worker {worker}")?;
+        } else if let Some(thread) = &self.thread {
+            write!(f, " on thread `{}`", part(thread))?;
+        }
+        if let Some(runtime) = &self.runtime
+            && !runtime_name::is_default(runtime)
+        {
+            write!(f, " of `{}`", part(runtime))?;
         }
         if self.cause != Cause::Unknown {
             write!(f, ": {}", self.cause)?;

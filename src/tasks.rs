@@ -43,6 +43,7 @@ impl Home {
     fn learn(&self, thread: &Thread) {
         let place = local::place_here();
         registry().claim(thread, place);
+        thread.set_may_hand_over(local::may_hand_over(place));
         self.0.store(place.runtime.0, Relaxed);
     }
 }

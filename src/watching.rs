@@ -99,9 +99,12 @@ impl Watch {
     fn get_to_know(&mut self, thread: &Thread) {
         let place = local::place_here();
         registry().claim(thread, place);
-        thread.set_polls_apart(place.worker.is_none());
-        if place.worker.is_none() {
-            idle::wake(place.runtime);
+        let may_hand_over = local::may_hand_over(place);
+        thread.set_may_hand_over(may_hand_over);
+        thread.set_polls_apart(!may_hand_over);
+        if !may_hand_over {
+            // Whichever watchdog it is that tells of it.
+            idle::wake(RuntimeId::default());
         }
         if self.runtime == RuntimeId::NEVER {
             self.task = local::task_id();

@@ -1,5 +1,7 @@
 //! The event that a sink is shown, in memory that was there before the stall.
 
+use std::fmt::{Display, Write};
+
 use crate::cause::Judgement;
 use crate::delivery::known::Known;
 use crate::os;
@@ -16,6 +18,17 @@ pub(super) struct EventBuffer {
     name: String,
     file: String,
     syscall: String,
+    runtime: String,
+    thread: String,
+}
+
+/// A name, in memory that is there.
+fn written(room: &mut String, name: Option<impl Display>) -> Option<String> {
+    let name = name?;
+    let mut text = std::mem::take(room);
+    // A string takes all that is written.
+    let _ = write!(text, "{name}");
+    Some(text)
 }
 
 impl EventBuffer {
@@ -30,6 +43,8 @@ impl EventBuffer {
             name: room(),
             file: room(),
             syscall: room(),
+            runtime: room(),
+            thread: room(),
         }
     }
 
@@ -57,6 +72,8 @@ impl EventBuffer {
         }
         stall.cause = self.cause(judgement);
         stall.task = self.task(transition);
+        stall.runtime = written(&mut self.runtime, transition.runtime);
+        stall.thread = written(&mut self.thread, transition.thread);
         let event = StallEvent {
             phase: transition.told.phase,
             stall,
@@ -108,6 +125,12 @@ impl EventBuffer {
         };
         if let Cause::Blocked { syscall } = event.stall.cause {
             keep(&mut self.syscall, syscall);
+        }
+        if let Some(runtime) = event.stall.runtime {
+            keep(&mut self.runtime, runtime);
+        }
+        if let Some(thread) = event.stall.thread {
+            keep(&mut self.thread, thread);
         }
         if let Some(task) = event.stall.task {
             keep(&mut self.name, task.name);

@@ -48,7 +48,7 @@
 //! | what | bound |
 //! |---|---|
 //! | reads slots and counters | 1,024 threads; atomic loads |
-//! | reads `/proc/self/task/TID/stat`, `schedstat`, `syscall` | of threads whose poll or turn goes on, of up to 16 workers with `install`; for a second after the start, and after each sign that somebody waits for a CPU, of 16 more; none takes the lock of the memory map |
+//! | reads `/proc/self/task/TID/stat`, `schedstat`, `syscall` | of threads whose poll or turn goes on, of up to 16 workers with `install`; for a second after the start, and after each sign that somebody waits for a CPU, of 16 more; none takes the lock of the memory map. `comm`, a thread's name, once for each event |
 //! | opens one of them | where it is not kept open; the call waits while the kernel enlarges the process's table of files |
 //! | own lateness: `schedstat`, `clock_gettime` | twice a look at most |
 //! | hands on to queues | three of fixed size; full ones drop. Where a queue is full and its reader has lost its CPU within a read, this thread yields until that is over |

@@ -23,6 +23,8 @@ pub mod events {
     //! | `task_id` | tokio's id of the task |
     //! | `location` | where the future was given its name, `file:line` |
     //! | `worker` | index of the worker that is held up |
+    //! | `runtime` | name of its runtime: [`Stall::runtime`](crate::Stall::runtime) |
+    //! | `thread` | the system's name of its thread |
     //! | `duration_ms` | how long it has lasted |
     //! | `cause` | why it does not return |
     //! | `on_cpu_ms` | how long its thread is known to have computed |

@@ -32,8 +32,8 @@ mod platform;
 pub(crate) use platform::{
     AutoResetEvent, Capturer, DEFAULT_SIGNAL, DETECTION, OwnStack, ProcessClocks, Symbolizer,
     ThreadProbe, cpu_shortage, interpose, is_futex, is_usable_signal, leave_out, module_files,
-    page_faults, process_id, request_short_slice, syscall_name, terminal_columns, thread_id,
-    thread_ids, thread_name, touch_stack, usage, waits_ns,
+    page_faults, process_id, request_short_slice, syscall_name, terminal_columns, thread_comm,
+    thread_id, thread_ids, thread_name, touch_stack, usage, waits_ns,
 };
 
 /// The processor's time stamp counter; `None` where there is none that can be
@@ -158,6 +158,38 @@ impl Doing {
 pub(crate) enum Importance {
     Worker,
     Other,
+    /// It is read once.
+    Never,
+}
+
+/// A thread's name, in place: it asks for no memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ThreadName {
+    bytes: [u8; Self::ROOM],
+    length: usize,
+}
+
+#[cfg_attr(not(target_os = "linux"), allow(dead_code))]
+impl ThreadName {
+    /// Linux has names of 15 bytes, and shows them with an end of line.
+    pub(crate) const ROOM: usize = 16;
+
+    /// What is not UTF-8 at its end, or follows an end of line, is left out.
+    pub(crate) fn new(shown: &[u8]) -> Option<Self> {
+        let line = shown.split(|byte| *byte == b'\n').next()?;
+        let valid = line.utf8_chunks().next()?.valid();
+        let mut bytes = [0; Self::ROOM];
+        let length = valid.len();
+        bytes.get_mut(..length)?.copy_from_slice(valid.as_bytes());
+        (length > 0).then_some(ThreadName { bytes, length })
+    }
+}
+
+impl fmt::Display for ThreadName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.bytes.get(..self.length).unwrap_or_default();
+        f.write_str(std::str::from_utf8(name).unwrap_or_default())
+    }
 }
 
 /// What a thread has done in all.
@@ -375,5 +407,26 @@ impl fmt::Display for Miss {
             Miss::SignalsOff => "the thread was running, and signals are off",
             Miss::NotSupported => "not on this platform",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_threads_name_ends_where_its_line_does() {
+        let shown = |shown: &[u8]| ThreadName::new(shown).map(|name| name.to_string());
+        assert_eq!(
+            shown(b"tokio-rt-worker\n").as_deref(),
+            Some("tokio-rt-worker")
+        );
+        assert_eq!(shown(b"a b").as_deref(), Some("a b"));
+        assert_eq!(
+            shown("cut \u{e9}".as_bytes().split_last().unwrap().1).as_deref(),
+            Some("cut ")
+        );
+        assert_eq!(shown(b"\n"), None);
+        assert_eq!(shown(b"seventeen letters"), None, "no name of Linux's");
     }
 }

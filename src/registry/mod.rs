@@ -129,6 +129,7 @@ impl Registry {
         thread.take();
         thread.parking.forget();
         thread.set_polls_apart(false);
+        thread.set_may_hand_over(false);
         thread.set_place(Place::UNKNOWN, &self.timing);
         Some(thread)
     }

@@ -61,6 +61,7 @@ pub(crate) struct Thread {
     /// For how long it has done this library's work.
     pub(crate) own_work: OwnTime,
     /// Polls watched futures without being a worker; nobody tells when it does.
+    may_hand_over: AtomicBool,
     polls_apart: AtomicBool,
     /// The operating system's id; 0 where it is not known.
     pub(super) tid: AtomicI32,
@@ -140,6 +141,7 @@ impl Thread {
             parking: Parking::default(),
             own_work: OwnTime::default(),
             polls_apart: AtomicBool::new(false),
+            may_hand_over: AtomicBool::new(false),
             tid: AtomicI32::new(0),
             stack: OwnStack::new(),
             audit: AtomicU64::new(0),
@@ -321,7 +323,19 @@ impl Thread {
         &self.parking
     }
 
-    /// Whether watched futures are polled on it although it is no worker.
+    /// Whether it is a worker that can be handed over to another thread within a poll, by
+    /// `block_in_place`: that of a multi-thread runtime.
+    pub(crate) fn may_hand_over(&self) -> bool {
+        self.may_hand_over.load(Relaxed)
+    }
+
+    /// Owner only.
+    pub(crate) fn set_may_hand_over(&self, may: bool) {
+        self.may_hand_over.store(may, Relaxed);
+    }
+
+    /// Whether watched futures are polled on it, and it is no worker of a multi-thread
+    /// runtime.
     pub(crate) fn polls_apart(&self) -> bool {
         self.polls_apart.load(Relaxed)
     }

@@ -96,6 +96,8 @@ pub(super) fn stall(
         off_cpu_ns: 0,
         known_polls: None,
         one_poll: None,
+        runtime: None,
+        thread: None,
         cause,
         stack,
         profile: None,

@@ -59,6 +59,7 @@ impl PollTiming {
 /// Sets up a [`Watchdog`]; made by [`Watchdog::builder`].
 #[derive(Clone)]
 pub struct Builder {
+    pub(crate) name: Option<String>,
     pub(crate) thresholds: Thresholds,
     pub(crate) tick: Option<Duration>,
     pub(crate) lag_period: Option<Duration>,
@@ -76,6 +77,7 @@ pub struct Builder {
 impl fmt::Debug for Builder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Builder")
+            .field("name", &self.name)
             .field("thresholds", &self.thresholds)
             .field("tick", &self.tick_or_default())
             .field("lag_period", &self.lag_period)
@@ -94,6 +96,7 @@ impl fmt::Debug for Builder {
 impl Builder {
     pub(crate) fn new() -> Self {
         Builder {
+            name: None,
             thresholds: Thresholds::default(),
             tick: None,
             lag_period: Some(Duration::from_millis(20)),
@@ -107,6 +110,26 @@ impl Builder {
             ownership: Ownership::default(),
             on_stall: Vec::new(),
         }
+    }
+
+    /// What the runtime is called that the watchdog starts on, in
+    /// [`Stall::runtime`](crate::Stall::runtime), events and reports; `runtime 3`, with
+    /// tokio's id, by default.
+    ///
+    /// A name is cut to 128 bytes. A process keeps 1,024 different ones; those beyond are
+    /// called `other`. Runtimes may share a name.
+    ///
+    /// # Errors
+    /// [`start`](Builder::start) refuses an empty name.
+    ///
+    /// # Examples
+    /// ```
+    /// let builder = stallscope::Watchdog::builder().name("io");
+    /// # drop(builder);
+    /// ```
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
     }
 
     /// From which duration on a stall has which severity; [`Thresholds::default`] by default.
@@ -393,6 +416,13 @@ impl Builder {
                 format!("is {signal}, which no program can use for this"),
                 "leave the default, or set it to one of SIGURG, SIGWINCH, SIGUSR1, \
                  SIGUSR2 or a real-time signal, or to `None`",
+            ));
+        }
+        if self.name.as_deref().is_some_and(str::is_empty) {
+            return Err(Error::config(
+                "name",
+                "is empty".to_owned(),
+                "give the runtime a name, or leave the call out",
             ));
         }
         if self

@@ -42,6 +42,7 @@ use crate::registry::{Demand, DemandGuard, LabelId, lock, registry};
 use crate::report::{self, Report, SCHEMA_VERSION, TaskPolls};
 use crate::rollcall;
 use crate::runtime::{Gone, Runtime};
+use crate::runtime_name::{self, RuntimeName};
 use crate::sampler;
 use crate::supply::Supplied;
 use crate::threads;
@@ -70,7 +71,11 @@ const LAST_WORDS: Duration = Duration::from_millis(150);
 ///   stuck one from one that nobody drives: where there are no stacks, or no names
 ///   for them, such a turn is told when it is over; a watched poll is told at once.
 /// - [Watched](crate::WatchExt::watched) futures: each long poll, by name, on
-///   whatever thread, as a [`Poll`](crate::StallKind::Poll).
+///   whatever thread, as a [`Poll`](crate::StallKind::Poll). Of one on a thread outside of
+///   all runtimes, or on a runtime that has no watchdog, the oldest watchdog alive tells,
+///   by the name of the thread. On the workers of a multi-thread runtime that has no
+///   watchdog nothing is told: whether `block_in_place` holds nobody up can be seen with
+///   its [`Handle`] only.
 ///
 /// `block_in_place` and `spawn_blocking` are no stalls.
 ///
@@ -157,7 +162,10 @@ impl Watchdog {
         let explainer = Explainer::acquire()?;
         let runtime_id = local::runtime_id(handle);
         let shared = Arc::new(Shared::new(Settings {
-            runtime: runtime_id,
+            runtime: RuntimeName {
+                id: runtime_id,
+                given: settings.name.as_deref().map(runtime_name::keep),
+            },
             tick_ns: clock::ns_of(tick),
             tolerance_ns,
             now_ns: clock.now_ns(),

@@ -7,8 +7,9 @@ use crate::detector::{
     Detector, FinishedSeen, Layer, Observation, PollId, PollSeen, ThreadTimes, Unit, WorkerSeen,
 };
 use crate::driven::Driven;
+use crate::post::Post;
 use crate::probes::Probes;
-use crate::registry::{Place, RuntimeId, Tag, registry};
+use crate::registry::{Place, RuntimeId, Tag, Thread, registry};
 use crate::room::room_for;
 use crate::runtime::Runtime;
 use crate::slot::Poll;
@@ -28,6 +29,8 @@ pub(crate) struct Observer {
     /// By worker, as of the last tick.
     pub(super) known: Vec<Option<Known>>,
     pub(super) run_queues: RunQueues,
+    /// Here, so that it is given up when the thread that looks ends.
+    post: Post,
 }
 
 impl Observer {
@@ -35,6 +38,7 @@ impl Observer {
         let run_queues = RunQueues::new(clock, MANY_POLLS + runtime.workers());
         Observer {
             clock,
+            post: Post::take(runtime.id()),
             runtime,
             driven,
             probes: Probes::default(),
@@ -108,7 +112,7 @@ impl Observer {
         seen.polls.clear();
         registry().for_each_thread(|number, thread| {
             let polls = thread.slot.polls();
-            if let Some(poll) = self.poll(number, polls.as_slice()) {
+            if let Some(poll) = self.poll(number, thread, polls.as_slice()) {
                 // Whether it will become a stall is not known; that it ends
                 // exactly if it does costs it one look at the clock.
                 thread.slot.want_end();
@@ -117,15 +121,16 @@ impl Observer {
         });
     }
 
-    /// The poll, if it is this runtime's, or nobody's.
-    fn poll(&self, thread: usize, polls: &[Poll]) -> Option<PollSeen> {
+    /// The poll, if it is for this watchdog to tell of it.
+    fn poll(&self, number: usize, thread: &Thread, polls: &[Poll]) -> Option<PollSeen> {
         let (outermost, inner) = polls.split_first()?;
         let place = Tag::unpack(outermost.stamp.tag).place;
-        if !self.may_poll(place) {
+        if !self.tells_of(place, thread) {
             return None;
         }
+        let is_own = place.runtime == self.runtime.id();
         let id = PollId {
-            thread,
+            thread: number,
             seq: outermost.seq,
         };
         let layer = |poll: &Poll| Layer {
@@ -137,7 +142,8 @@ impl Observer {
         };
         Some(PollSeen {
             id,
-            worker: place.worker.map(usize::from),
+            // Elsewhere it is a thread that is held up: its workers are not looked at.
+            worker: place.worker.filter(|_| is_own).map(usize::from),
             outermost: layer(outermost),
             inner: inner.iter().map(layer).collect(),
         })
@@ -209,9 +215,21 @@ impl Observer {
     fn polls_apart(&self) -> bool {
         let mut apart = false;
         registry().for_each_thread(|_, thread| {
-            apart |= thread.polls_apart() && self.may_poll(Place::unpack(thread.place()));
+            let place = Place::unpack(thread.place());
+            // Of its own workers the hooks tell.
+            let is_own_worker = place.runtime == self.runtime.id() && place.worker.is_some();
+            apart |= thread.polls_apart() && !is_own_worker && self.tells_of(place, thread);
         });
         apart
+    }
+
+    /// Whether it is for this watchdog to tell of what is polled there.
+    ///
+    /// A worker of another multi-thread runtime may have been handed over by
+    /// `block_in_place`, which holds nobody up. Only that runtime's counters show it.
+    fn tells_of(&self, place: Place, thread: &Thread) -> bool {
+        let is_own = place.runtime == self.runtime.id();
+        is_own || !thread.may_hand_over() && self.post.tells_of(place.runtime)
     }
 
     /// Whether what is polled there is this runtime's, or nobody's.

@@ -13,12 +13,13 @@ use std::time::Duration;
 use crate::cause::{self, Evidence};
 use crate::clock::Calibrated;
 use crate::delivery::Message;
-use crate::detector::{Detector, Observation, Told, Unit, WorkerSeen};
+use crate::detector::{Detector, Observation, Told, Unit};
 use crate::driven::Driven;
 use crate::idle::Sleep;
 use crate::os;
-use crate::registry::registry;
+use crate::registry::{Place, RuntimeId, registry};
 use crate::room::room_for;
+use crate::runtime_name::RuntimeName;
 use crate::stall::Phase;
 use crate::supply;
 use crate::watchdog::allowance::Allowance;
@@ -298,15 +299,20 @@ impl Patrol {
             Unit::Thread(_) => None,
         };
         let turn = turn.unwrap_or_default();
+        let thread = StalledThread::of(&told, turn, &self.observer.runtime);
         let doing = if is_over {
             None
         } else {
-            self.doing(&told, turn)
+            thread.and_then(|thread| self.doing(&thread))
         };
         self.serial += 1;
         Transition {
             serial: self.serial,
             told,
+            runtime: self.runtime_of(&told),
+            thread: thread
+                .and_then(|thread| thread.tid())
+                .and_then(os::thread_comm),
             turn,
             is_over,
             doing,
@@ -321,9 +327,24 @@ impl Patrol {
         }
     }
 
+    /// The runtime that a stuck thread works for.
+    fn runtime_of(&self, told: &Told) -> Option<RuntimeName> {
+        let own = self.shared.runtime;
+        match (told.unit, told.poll) {
+            (Unit::Thread(_), Some(poll)) => {
+                let place = Place::unpack(registry().thread(poll.thread)?.place());
+                let is_known = ![RuntimeId::default(), RuntimeId::UNKNOWN].contains(&place.runtime);
+                match place.runtime {
+                    id if id == own.id => Some(own),
+                    id => is_known.then_some(RuntimeName { id, given: None }),
+                }
+            }
+            _ => Some(own),
+        }
+    }
+
     /// What the stuck thread does at this moment.
-    fn doing(&mut self, told: &Told, turn: WorkerSeen) -> Option<os::Doing> {
-        let thread = StalledThread::of(told, turn, &self.observer.runtime)?;
+    fn doing(&mut self, thread: &StalledThread) -> Option<os::Doing> {
         let doing = self.observer.probes.of(thread.number).ok()?.doing(1);
         // A worker that has gone on since may have parked.
         doing.filter(|_| thread.is_current(&self.observer.runtime))

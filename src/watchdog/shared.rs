@@ -12,7 +12,8 @@ use crate::ending::Ending;
 use crate::idle;
 use crate::ledger::Ledger;
 use crate::os::AutoResetEvent;
-use crate::registry::{RuntimeId, lock};
+use crate::registry::lock;
+use crate::runtime_name::RuntimeName;
 use crate::sampler::Lag;
 use crate::stall::Phase;
 use crate::watchdog::investigator::Investigator;
@@ -43,7 +44,7 @@ pub(crate) enum Request {
 
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) runtime: RuntimeId,
+    pub(crate) runtime: RuntimeName,
     pub(crate) stop: AtomicBool,
     /// Something was found out that the thread that looks is to see at once.
     look_now: AtomicBool,
@@ -85,7 +86,7 @@ pub(crate) struct Shared {
 
 /// What a watchdog's threads have in common from the start.
 pub(crate) struct Settings {
-    pub(crate) runtime: RuntimeId,
+    pub(crate) runtime: RuntimeName,
     pub(crate) tick_ns: u64,
     pub(crate) tolerance_ns: u64,
     pub(crate) now_ns: u64,
@@ -209,7 +210,7 @@ impl Shared {
         // Release: pairs with the acquire in `Patrol::wait_until`.
         self.stop.store(true, Release);
         self.wakes.set();
-        idle::wake(self.runtime);
+        idle::wake(self.runtime.id);
     }
 
     pub(crate) fn is_stopped(&self) -> bool {

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use crate::cause::Judgement;
 use crate::detector::{Told, Unit, WorkerSeen};
-use crate::os::Doing;
+use crate::os::{Doing, ThreadName};
 use crate::profile::Profile;
 use crate::report::{self, Confidence};
+use crate::runtime_name::RuntimeName;
 use crate::stall::{Phase, Stack, Stall, StallEvent, StallId, StallKind, Task};
 
 /// A stall has started, become more severe, or ended.
@@ -17,6 +18,9 @@ pub(crate) struct Transition {
     /// Unlike any other of its watchdog.
     pub(crate) serial: u64,
     pub(crate) told: Told,
+    /// `None` on a thread outside of any.
+    pub(crate) runtime: Option<RuntimeName>,
+    pub(crate) thread: Option<ThreadName>,
     /// What tokio had published of its worker, if a worker is held up.
     pub(crate) turn: WorkerSeen,
     /// Whether the stall was over when this was seen.
@@ -105,13 +109,15 @@ impl Transition {
             phase: self.told.phase,
             stall: Stall {
                 task,
+                runtime: self.runtime.map(|name| name.to_string()),
+                thread: self.thread.map(|name| name.to_string()),
                 cause: self.judgement.into(),
                 ..self.stall()
             },
         }
     }
 
-    /// All of the stall that takes no memory: without task, cause and stack.
+    /// All of the stall that takes no memory: without task, names, cause and stack.
     pub(crate) fn stall(&self) -> Stall {
         let told = &self.told;
         Stall {
@@ -132,6 +138,8 @@ impl Transition {
             off_cpu_ns: told.shares.blocked_ns,
             known_polls: (told.kind == StallKind::Turn).then_some(told.shares.polls),
             one_poll: None,
+            runtime: None,
+            thread: None,
             cause: crate::stall::Cause::Unknown,
             stack: None,
             profile: None,

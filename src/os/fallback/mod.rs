@@ -7,7 +7,8 @@ use crate::blocking::Detection;
 use crate::clock::Ticks;
 use crate::detector::{Spent, ThreadTimes};
 use crate::os::{
-    Activity, Captured, Doing, Importance, Miss, ModuleFile, SignalUse, Subject, Usage, Wanted,
+    Activity, Captured, Doing, Importance, Miss, ModuleFile, SignalUse, Subject, ThreadName, Usage,
+    Wanted,
 };
 use crate::stall::Frame;
 
@@ -182,6 +183,11 @@ pub(crate) const fn waits_ns() -> Vec<(i32, u64)> {
 }
 
 pub(crate) const fn thread_ids() -> Option<Vec<i32>> {
+    None
+}
+
+/// Threads have no numbers here.
+pub(crate) const fn thread_comm(_tid: i32) -> Option<ThreadName> {
     None
 }
 

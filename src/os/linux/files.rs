@@ -55,6 +55,7 @@ impl Allowed {
         let most = match importance {
             Importance::Worker => allowance(),
             Importance::Other => allowance() / 2,
+            Importance::Never => 0,
         };
         let one_more = |open| (open < most).then_some(open + 1);
         let taken = OPEN.fetch_update(Relaxed, Relaxed, one_more);

@@ -89,7 +89,7 @@ pub(crate) use own_stack::OwnStack;
 pub(crate) use symbolize::Symbolizer;
 pub(crate) use syscalls::syscall_name;
 pub(crate) use terminal::terminal_columns;
-pub(crate) use thread::{ThreadProbe, thread_id, thread_ids, thread_name, waits_ns};
+pub(crate) use thread::{ThreadProbe, thread_comm, thread_id, thread_ids, thread_name, waits_ns};
 
 /// Whether a system call waits on a futex, as locks do.
 pub(crate) const fn is_futex(number: i64) -> bool {

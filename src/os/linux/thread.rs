@@ -8,7 +8,7 @@ use crate::detector::{Spent, ThreadState, ThreadTimes};
 use crate::os::platform::files::{Opened, ThreadFile};
 use crate::os::platform::memory;
 use crate::os::platform::position::Position;
-use crate::os::{Activity, Doing, Importance, Miss};
+use crate::os::{Activity, Doing, Importance, Miss, ThreadName};
 
 /// The kernel's id of the calling thread.
 pub(crate) fn thread_id() -> i32 {
@@ -21,6 +21,14 @@ pub(crate) fn thread_name(tid: i32) -> Option<String> {
     let name = std::fs::read(format!("/proc/self/task/{tid}/comm")).ok()?;
     let name = String::from_utf8_lossy(name.trim_ascii_end()).into_owned();
     (!name.is_empty()).then_some(name)
+}
+
+/// The same, without allocating: some 10 us.
+pub(crate) fn thread_comm(tid: i32) -> Option<ThreadName> {
+    let file = ThreadFile::new(tid, "comm", Importance::Never);
+    let mut bytes = [0; ThreadName::ROOM];
+    let length = file.open().ok()?.read_at(&mut bytes, 0).ok()?;
+    ThreadName::new(bytes.get(..length)?)
 }
 
 /// The threads of this process.
