@@ -50,6 +50,13 @@ impl Worker {
     }
 }
 
+/// Waits until the thread of the only worker is known: one that has never run cannot be told
+/// from one that is stuck.
+fn let_run(runtime: &tokio::runtime::Runtime) {
+    let polled = runtime.spawn(async {}.watched("runs"));
+    runtime.block_on(polled).unwrap();
+}
+
 fn started(all: &[StallEvent], name: &str) -> Vec<StallEvent> {
     let of_task = |event: &&StallEvent| {
         let task = event.stall.task();
@@ -77,6 +84,7 @@ fn a_stall_has_the_names_of_its_runtime_and_its_thread() {
     let told = Told::default();
     let builder = Watchdog::builder().thresholds(from_20_ms()).name("io");
     let watchdog = told.watch_with(builder, &runtime);
+    let_run(&runtime);
     runtime.spawn(async { sleep(ms(100)) });
     let all = told.wait_for_end();
     for event in &all {
@@ -103,6 +111,7 @@ fn a_runtime_without_a_name_has_tokios_number() {
     let runtime = multi_thread(1);
     let told = Told::default();
     let _watchdog = told.watch(&runtime);
+    let_run(&runtime);
     runtime.spawn(async { sleep(ms(100)) });
     for event in told.wait_for_end() {
         let number = format!("runtime {}", runtime.handle().id());
