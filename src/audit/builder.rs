@@ -4,21 +4,31 @@ use std::borrow::Cow;
 use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
 
 use crate::audit::allowance::AllowedFunction;
 use crate::audit::future::{Audited, Auditing, TryAuditing, Unfinished, Why};
 use crate::audit::session::{OnLimit, TaskName, Wanted};
 use crate::error::Error;
-use crate::registry::lock;
 use crate::report::Report;
 use crate::severity::Thresholds;
 
 /// How long a thread that has been told of its limit has to say something itself.
 const GRACE: Duration = Duration::from_secs(1);
+/// How long the report of one that is stuck may take: a debug build's debug info is large, and
+/// the machine may be busy.
+const REPORT_TAKES: Duration = Duration::from_secs(20);
+
+/// What comes of an audit on a thread of its own.
+enum Outcome<T> {
+    Ended(Box<Result<Audited<T>, Unfinished>>),
+    /// The limit has been reached: the report from outside.
+    Outside(Box<Report>),
+}
 
 /// Sets up an [audit](crate::audit()).
 ///
@@ -220,11 +230,10 @@ impl Audit {
         let (send, receive) = channel();
         let limit = self.limit;
         // Where the future is stuck, its report comes from outside.
-        let from_outside = Arc::new(Mutex::new(None));
-        let outside = Arc::clone(&from_outside);
+        let outside = send.clone();
         let users = self.on_limit.take();
         self.on_limit = Some(Box::new(move |report| {
-            *lock(&outside) = Some(Box::new(report.clone()));
+            let _ = outside.send(Outcome::Outside(Box::new(report.clone())));
             if let Some(users) = &users {
                 users(report);
             }
@@ -257,25 +266,16 @@ impl Audit {
                         name: None,
                     })
                 });
-                let _ = send.send(ended);
+                let _ = send.send(Outcome::Ended(Box::new(ended)));
             });
         if let Err(error) = started {
             return Err(Unfinished::refused(Error::thread("audit", error)));
         }
-        let ended = match limit {
-            Some(limit) => match receive.recv_timeout(limit.saturating_add(GRACE)) {
-                // It was in time, and only its report takes longer.
-                Err(RecvTimeoutError::Timeout) if completed.load(Relaxed) => {
-                    receive.recv().map_err(|_| RecvTimeoutError::Disconnected)
-                }
-                ended => ended,
-            },
-            None => receive.recv().map_err(|_| RecvTimeoutError::Disconnected),
-        };
-        ended.unwrap_or_else(|_| {
+        let until = limit.and_then(|limit| Instant::now().checked_add(limit.saturating_add(GRACE)));
+        await_outcome(&receive, until, &completed).unwrap_or_else(|report| {
             Err(Unfinished {
                 why: Why::Limit(limit.unwrap_or_default()),
-                report: lock(&from_outside).take().unwrap_or_default(),
+                report,
                 name: Some(named),
             })
         })
@@ -302,5 +302,33 @@ impl Audit {
             allowed: self.allowed,
             completed: Arc::default(),
         })
+    }
+}
+
+/// What the audited thread says until then, or soon after; else the report from outside.
+fn await_outcome<T>(
+    outcomes: &Receiver<Outcome<T>>,
+    until: Option<Instant>,
+    completed: &AtomicBool,
+) -> Result<Result<Audited<T>, Unfinished>, Box<Report>> {
+    let mut report = None;
+    loop {
+        let now = Instant::now();
+        let received = match until {
+            None => outcomes.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(until) => outcomes.recv_timeout(until.saturating_duration_since(now)),
+        };
+        let received = match received {
+            // It was in time, or the report from outside is on its way.
+            Err(RecvTimeoutError::Timeout) if report.is_none() || completed.load(Relaxed) => {
+                outcomes.recv_timeout(REPORT_TAKES)
+            }
+            received => received,
+        };
+        match received {
+            Ok(Outcome::Ended(ended)) => return Ok(*ended),
+            Ok(Outcome::Outside(outside)) => report = Some(outside),
+            Err(_) => return Err(report.unwrap_or_default()),
+        }
     }
 }

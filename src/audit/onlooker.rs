@@ -15,8 +15,8 @@ use crate::os::{self, Capturer, Doing, Miss, Subject, ThreadProbe};
 use crate::probes::Probes;
 use crate::registry::{Thread, registry};
 
-/// What a look adds to a sleep at most: the rest is the looking thread's own lateness, or
-/// the whole process stood still.
+/// What passes between two looks at most, beside the looking thread's own wait for a CPU: in
+/// the rest the whole process may have stood still.
 const MOST_BETWEEN_LOOKS: Duration = Duration::from_millis(5);
 /// How often a turn is tried to be unwound, and how often it is sent a signal.
 const TRIES: u32 = 8;
@@ -27,6 +27,31 @@ const MOST_SIGNALS: u32 = 2;
 #[derive(Debug, Default)]
 pub(super) struct Onlooker {
     turns: HashMap<(u64, usize), Turn>,
+    last: Option<Look>,
+}
+
+/// When the calling thread looked, and for how long it had waited for a CPU by then.
+#[derive(Clone, Copy, Debug)]
+struct Look {
+    at: Instant,
+    waited_ns: u64,
+}
+
+impl Look {
+    fn now() -> Self {
+        let (usage, at) = os::usage();
+        Look {
+            at,
+            waited_ns: usage.map_or(0, |usage| usage.wait_ns),
+        }
+    }
+
+    /// How long what was asleep at both looks has surely slept between them.
+    fn since(&self, before: &Look) -> Duration {
+        let waited = Duration::from_nanos(self.waited_ns.saturating_sub(before.waited_ns));
+        let most = MOST_BETWEEN_LOOKS.saturating_add(waited);
+        self.at.saturating_duration_since(before.at).min(most)
+    }
 }
 
 /// One turn of a worker's loop.
@@ -35,7 +60,6 @@ struct Turn {
     of: WorkerSeen,
     /// At the first look.
     cpu_ns: u64,
-    looked: Instant,
     tries: u32,
     signals: u32,
     sleep: Option<Sleep>,
@@ -61,8 +85,21 @@ struct Computes {
 }
 
 impl Onlooker {
+    /// The next look begins; how long it has been since the last.
+    pub(super) fn begin(&mut self) -> Duration {
+        let now = Look::now();
+        let before = self.last.replace(now);
+        before.map_or(Duration::ZERO, |before| now.since(&before))
+    }
+
     /// Looks at all workers of the runtime of one audit.
-    pub(super) fn look(&mut self, session: &Session, probes: &mut Probes, capturer: &mut Capturer) {
+    pub(super) fn look(
+        &mut self,
+        session: &Session,
+        passed: Duration,
+        probes: &mut Probes,
+        capturer: &mut Capturer,
+    ) {
         let Some(runtime) = &session.whole else {
             return;
         };
@@ -93,13 +130,15 @@ impl Onlooker {
             let Ok(probe) = probes.of(number) else {
                 continue;
             };
-            turn.look(
+            let target = Target {
                 session,
                 worker,
-                Target { probe, thread },
-                &at_others,
-                capturer,
-            );
+                passed,
+                probe,
+                thread,
+                still: &at_others,
+            };
+            turn.look(target, capturer);
             self.turns.insert(key, turn);
         }
     }
@@ -126,10 +165,17 @@ impl Onlooker {
     }
 }
 
+/// A worker that is looked at.
 #[derive(Clone, Copy)]
 struct Target<'a> {
+    session: &'a Session,
+    worker: usize,
+    /// Since the last look.
+    passed: Duration,
     probe: &'a ThreadProbe,
     thread: &'static Thread,
+    /// Whether its turn goes on.
+    still: &'a dyn Fn() -> bool,
 }
 
 impl Turn {
@@ -137,7 +183,6 @@ impl Turn {
         Turn {
             of,
             cpu_ns: 0,
-            looked: Instant::now(),
             tries: 0,
             signals: 0,
             sleep: None,
@@ -145,24 +190,18 @@ impl Turn {
         }
     }
 
-    fn look(
-        &mut self,
-        session: &Session,
-        worker: usize,
-        target: Target<'_>,
-        still: &dyn Fn() -> bool,
-        capturer: &mut Capturer,
-    ) {
-        let now = Instant::now();
-        let passed = now
-            .saturating_duration_since(self.looked)
-            .min(MOST_BETWEEN_LOOKS);
-        self.looked = now;
+    fn look(&mut self, target: Target<'_>, capturer: &mut Capturer) {
+        let Target {
+            session,
+            worker,
+            still,
+            ..
+        } = target;
         let Some(doing) = target.probe.doing(1) else {
             return;
         };
         if doing.is_asleep() {
-            self.look_at_sleep(session, worker, passed, doing, target, still, capturer);
+            self.look_at_sleep(target, doing, capturer);
             return;
         }
         self.end_sleep(session, worker, false);
@@ -207,17 +246,13 @@ impl Turn {
         }
     }
 
-    #[allow(clippy::too_many_arguments, reason = "one look's")]
-    fn look_at_sleep(
-        &mut self,
-        session: &Session,
-        worker: usize,
-        passed: Duration,
-        doing: Doing,
-        target: Target<'_>,
-        still: &dyn Fn() -> bool,
-        capturer: &mut Capturer,
-    ) {
+    fn look_at_sleep(&mut self, target: Target<'_>, doing: Doing, capturer: &mut Capturer) {
+        let Target {
+            session,
+            worker,
+            still,
+            ..
+        } = target;
         let Some(activity) = target.probe.activity() else {
             return;
         };
@@ -225,7 +260,7 @@ impl Turn {
             return;
         }
         match &mut self.sleep {
-            Some(sleep) if sleep.number == activity.sleeps => sleep.so_far += passed,
+            Some(sleep) if sleep.number == activity.sleeps => sleep.so_far += target.passed,
             _ => {
                 self.end_sleep(session, worker, false);
                 self.sleep = Some(Sleep {
@@ -294,6 +329,20 @@ fn contended_ns(before: &[(i32, u64)], after: &[(i32, u64)]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_standstill_does_not_count_and_an_own_wait_does() {
+        let start = Instant::now();
+        let look = |after: u64, waited: u64| Look {
+            at: start + Duration::from_millis(after),
+            waited_ns: waited * 1_000_000,
+        };
+        let first = look(0, 7);
+        let ms = Duration::from_millis;
+        assert_eq!(look(2, 7).since(&first), ms(2));
+        assert_eq!(look(300, 7).since(&first), ms(5), "a standstill");
+        assert_eq!(look(30, 36).since(&first), ms(30), "it waited for a CPU");
+    }
 
     #[test]
     fn the_longest_wait_of_one_thread_counts() {

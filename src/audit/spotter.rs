@@ -186,9 +186,18 @@ impl Looking {
         }
         self.onlooker
             .keep(|id| sessions.iter().any(|session| session.id() == id));
-        for session in sessions.iter().filter(|session| session.whole.is_some()) {
-            let capturer = self.capturer.get_or_insert_with(new_capturer);
-            self.onlooker.look(session, &mut self.probes, capturer);
+        let mut whole = sessions
+            .iter()
+            .filter(|session| session.whole.is_some())
+            .peekable();
+        if whole.peek().is_none() {
+            return;
+        }
+        let passed = self.onlooker.begin();
+        let capturer = self.capturer.get_or_insert_with(new_capturer);
+        for session in whole {
+            self.onlooker
+                .look(session, passed, &mut self.probes, capturer);
         }
     }
 
