@@ -237,7 +237,10 @@ fn the_allocators_lock() {
     }
     assert!(IN_TIME.load(Acquire), "never both at once");
     assert!(WAITED.load(Relaxed) > 0, "nobody wanted the lock");
-    assert_eq!(watchdog.health().gaps(), 0, "taken for a standstill");
+    // The lock is held for two seconds each time. That a host pauses the machine for less is
+    // a standstill, and has happened.
+    let gaps = watchdog.health().time_in_gaps();
+    assert!(gaps < ms(1_000), "taken for a standstill: {gaps:?}");
 }
 
 /// The address of new memory whose pages are all there.
