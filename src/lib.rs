@@ -102,6 +102,7 @@ mod trim;
 mod watchdog;
 mod watched;
 mod watching;
+mod worker;
 
 pub use advice::{Advice, Complexity, RiskCategory};
 #[doc(hidden)]

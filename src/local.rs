@@ -3,11 +3,12 @@
 use std::cell::Cell;
 use std::hash::{Hash, Hasher};
 
-use tokio::runtime::{Handle, RuntimeFlavor, worker_index};
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::clock;
 use crate::idle;
 use crate::registry::{Place, RuntimeId, Thread, registry};
+use crate::worker::{self, Asked};
 
 thread_local! {
     /// This thread's entry. Without a destructor, so that a poll reads it with
@@ -53,34 +54,39 @@ pub(crate) fn may_hand_over(place: Place) -> bool {
 
 /// Learns from tokio which runtime and worker this thread is working for.
 pub(crate) fn place_here() -> Place {
-    place_in(Handle::try_current().ok().as_ref())
+    place_in(Handle::try_current().ok().as_ref(), Asked::Anywhere)
 }
 
 /// The same, in the runtime of this handle.
-fn place_in(handle: Option<&Handle>) -> Place {
+fn place_in(handle: Option<&Handle>, asked: Asked) -> Place {
     Place {
         runtime: handle.map(runtime_id).unwrap_or_default(),
-        worker: worker_index().and_then(|worker| u16::try_from(worker).ok()),
+        worker: worker::index(asked).and_then(|worker| u16::try_from(worker).ok()),
     }
 }
 
-/// Makes this thread known as the worker that it is at the moment.
-pub(crate) fn announce() {
-    announce_in(Handle::try_current().ok().as_ref());
+/// Makes this thread known as the worker that it is at the moment, if it is one. Returns
+/// which.
+pub(crate) fn announce(asked: Asked) -> Option<usize> {
+    let (_, place) = announce_in(Handle::try_current().ok().as_ref(), asked)?;
+    place.worker.map(usize::from)
 }
 
-fn announce_in(handle: Option<&Handle>) -> Option<&'static Thread> {
+fn announce_in(handle: Option<&Handle>, asked: Asked) -> Option<(&'static Thread, Place)> {
     let thread = this_thread()?;
-    let place = place_in(handle);
+    let place = place_in(handle, asked);
     if place.worker.is_some() {
         registry().claim(thread, place);
+        // It may have polled before it was known which worker it is.
+        thread.set_polls_apart(false);
     }
-    Some(thread)
+    Some((thread, place))
 }
 
 /// This thread is about to park its worker.
 pub(crate) fn parks() {
-    if let Some(thread) = announce_in(Handle::try_current().ok().as_ref()) {
+    let handle = Handle::try_current().ok();
+    if let Some((thread, _)) = announce_in(handle.as_ref(), Asked::Parking) {
         thread.parking().parks(thread.place());
     }
 }
@@ -88,13 +94,15 @@ pub(crate) fn parks() {
 /// This thread's worker has woken.
 pub(crate) fn wakes() {
     let handle = Handle::try_current().ok();
-    if let Some(thread) = announce_in(handle.as_ref())
-        && let (Some(handle), Some(worker)) = (handle, worker_index())
+    let announced = announce_in(handle.as_ref(), Asked::Waking);
+    let Some(handle) = handle else { return };
+    if let Some((thread, place)) = announced
+        && let Some(worker) = place.worker
     {
-        let busy = handle.metrics().worker_total_busy_duration(worker);
+        let busy = handle.metrics().worker_total_busy_duration(worker.into());
         thread.parking().wakes(clock::ticks(), clock::ns_of(busy));
-        idle::wake(runtime_id(&handle));
     }
+    idle::wake(runtime_id(&handle));
 }
 
 /// The number within tokio's opaque id of a runtime.

@@ -1,6 +1,6 @@
 //! Learns, as a watchdog starts, which thread runs which worker.
 //!
-//! On stable tokio only code that runs on a worker can tell (`worker_index`).
+//! On stable tokio only code that runs on a worker can tell (see `worker`).
 //! A few tasks that yield over and over make idle workers come and take some of
 //! them; they end as soon as each worker has answered once, or after a bounded
 //! time: a worker that is stuck cannot answer. Later changes are learned from
@@ -19,6 +19,7 @@ use tokio::runtime::Handle;
 use crate::local;
 use crate::os::AutoResetEvent;
 use crate::own_work::{OwnTasks, as_own_work};
+use crate::worker::Asked;
 
 /// How long the tasks go on calling.
 const PATIENCE: Duration = Duration::from_millis(20);
@@ -38,9 +39,8 @@ pub(crate) struct Roll {
 
 impl Roll {
     /// The worker that the caller is, if it is one, says which thread it is.
-    fn answer(&self) {
-        local::announce();
-        let worker = tokio::runtime::worker_index();
+    fn answer(&self, asked: Asked) {
+        let worker = local::announce(asked);
         if let Some(answered) = worker.and_then(|worker| self.answered.get(worker))
             && answered.swap(1, Relaxed) == 0
             && self.missing.fetch_sub(1, Relaxed) == 1
@@ -74,7 +74,7 @@ pub(crate) fn call(handle: &Handle, workers: usize) -> Arc<Roll> {
     });
     // One that waits for the others cannot answer as they do.
     if Handle::try_current().is_ok_and(|current| current.id() == handle.id()) {
-        roll.answer();
+        roll.answer(Asked::Anywhere);
     }
     let own = OwnTasks::of(local::runtime_id(handle));
     // Twice as many as workers: an idle worker is woken when another has more
@@ -89,7 +89,7 @@ async fn answer(roll: Arc<Roll>) {
     let start = Instant::now();
     while !roll.is_complete() && start.elapsed() < PATIENCE {
         as_own_work(|| {
-            roll.answer();
+            roll.answer(Asked::InOwnTask);
             // Where there are fewer CPUs than workers, the others need this one. That can
             // take as long as all others' shares of it, 61 times a turn: it is no stall.
             std::thread::yield_now();

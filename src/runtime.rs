@@ -104,7 +104,7 @@ impl Runtime {
 
     /// What each worker tells of itself; none once the runtime is gone.
     ///
-    /// tokio 1.54 publishes these numbers when a worker parks, when it wakes,
+    /// tokio (1.49 to 1.54) publishes these numbers when a worker parks, when it wakes,
     /// and after every 61 polls in between (`multi_thread/worker.rs`,
     /// `Core::maintenance`; `current_thread/mod.rs`, `park_yield`): that trip is
     /// a turn. The count of parks and wakes is odd while a worker is parked.

@@ -22,6 +22,7 @@ use crate::pending::Pending;
 use crate::recorder::{self, Recorder};
 use crate::registry::lock;
 use crate::runtime::{self, Sentinel};
+use crate::worker::Asked;
 
 /// How many different durations wait at once to be counted: those that a stall of a
 /// second has swallowed, and then some.
@@ -220,7 +221,7 @@ pub(crate) async fn sample(
         let asked_ns = clock.now_ns();
         tokio::time::sleep_until(due).await;
         let now_ns = clock.now_ns();
-        local::announce();
+        local::announce(Asked::InOwnTask);
         if now_ns.saturating_sub(asked_ns) < period_ns / 2 {
             // Time is paused and jumps from timer to timer: there is no lag to
             // measure, and a timer of ours would make it jump for ever.
@@ -244,7 +245,7 @@ pub(crate) async fn sample(
 
 /// What remains of the task where lag is not sampled.
 pub(crate) async fn wait_for_the_end(sentinel: Sentinel) {
-    local::announce();
+    local::announce(Asked::InOwnTask);
     std::future::pending::<()>().await;
     drop(sentinel);
 }

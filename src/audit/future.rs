@@ -28,6 +28,7 @@ use crate::rollcall;
 use crate::runtime::{Gone, Runtime};
 use crate::stall;
 use crate::watching::{Watch, Watching};
+use crate::worker::Asked;
 
 /// What comes of an audit.
 #[derive(Debug)]
@@ -176,7 +177,7 @@ impl Running {
         let whole = whole_runtime.then(Handle::try_current).transpose();
         let whole = whole.map_err(|_| Error::no_runtime())?;
         let runtime = whole.map(|handle| {
-            local::announce();
+            local::announce(Asked::Anywhere);
             let runtime = Runtime::new(&handle, Gone::default());
             if runtime.is_multi_thread() {
                 rollcall::call(&handle, runtime.workers());

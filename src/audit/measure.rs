@@ -18,6 +18,7 @@ use crate::local;
 use crate::os::{self, Usage};
 use crate::registry::Thread;
 use crate::slot::Seq;
+use crate::worker::{self, Asked};
 
 /// Of more calls of one poll the longest are kept.
 const MAX_CALLS: usize = 256;
@@ -194,7 +195,7 @@ pub(crate) fn note_call(call: Call) {
 
 /// Which turn of which worker the calling thread is in; see `Runtime::look`.
 fn turn() -> Option<(usize, u64, u128)> {
-    let worker = tokio::runtime::worker_index()?;
+    let worker = worker::index(Asked::Anywhere)?;
     let metrics = Handle::try_current().ok()?.metrics();
     (worker < metrics.num_workers()).then(|| {
         (

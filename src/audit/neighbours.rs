@@ -9,6 +9,7 @@ use crate::audit::measure;
 use crate::audit::session::{Call, Session};
 use crate::local;
 use crate::registry::{RuntimeId, lock};
+use crate::worker::{self, Asked};
 
 /// How many there are: one load tells most calls that they are not meant.
 static COUNT: AtomicUsize = AtomicUsize::new(0);
@@ -48,7 +49,7 @@ pub(super) fn any() -> bool {
 pub(crate) fn calls_count() -> bool {
     any()
         && measure::counts_apart()
-        && tokio::runtime::worker_index().is_some()
+        && worker::index(Asked::Anywhere).is_some()
         && tokio::task::try_id().is_some()
         && !of_here().is_empty()
 }

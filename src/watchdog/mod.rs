@@ -47,6 +47,7 @@ use crate::sampler;
 use crate::supply::Supplied;
 use crate::threads;
 use crate::track;
+use crate::worker::Asked;
 
 use investigator::{Case, CaseSettings, Investigator, InvestigatorUse};
 use observe::Observer;
@@ -241,7 +242,7 @@ impl Watchdog {
             rollcall::call(handle, runtime.workers()).wait(rollcall::START_PATIENCE);
         }
         if Handle::try_current().is_ok_and(|current| current.id() == handle.id()) {
-            local::announce();
+            local::announce(Asked::Anywhere);
         }
         Ok(Watchdog {
             clock,

@@ -114,9 +114,9 @@ extern "C" fn handle(_signal: c_int, info: *mut libc::siginfo_t, context: *mut c
         claim.copy(&registers_of(unsafe {
             &*context.cast::<libc::ucontext_t>()
         }));
-        // Reads one word of tokio's thread-local state (1.54, `runtime/context.rs`,
+        // Reads one word of tokio's thread-local state (1.49 to 1.54, `runtime/context.rs`,
         // `current_task_id`), which tokio writes in one. What that would do the first time
-        // on a thread has been done when the thread asked which worker it is.
+        // on a thread has been done when the thread asked which runtime it is in.
         claim.done(local::task_id(), clock::ticks());
     }
     // SAFETY: as above.
