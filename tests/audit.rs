@@ -18,8 +18,8 @@ use std::time::Duration;
 
 use common::{ms, spin};
 use stallscope::{
-    AllowBlocking, Audit, Audited, Cause, Detection, Report, Severity, Why, allow_blocking,
-    assert_no_blocking, assert_no_stalls, audit,
+    AllowBlocking, Audit, Audited, Cause, Detection, Frame, Report, Severity, Stack, StallKind,
+    Why, allow_blocking, assert_no_blocking, assert_no_stalls, audit,
 };
 
 fn sleeps() {
@@ -461,6 +461,36 @@ async fn of_another_task_a_sleep_is_seen_whole_and_where() {
 }
 
 #[tokio::test]
+async fn of_another_task_a_call_is_told_once_however_many_came_before() {
+    let report = whole_runtime_of(|| {
+        for _ in 0..1_100 {
+            thread::sleep(Duration::from_nanos(1));
+        }
+        sleeps();
+    })
+    .await;
+    let [stall] = report.stalls() else {
+        panic!("{report}");
+    };
+    if report.detection() == Some(Detection::Calls) {
+        // By that task's own account, not by what another thread saw of it.
+        assert_eq!(stall.kind(), StallKind::Poll, "{stall}");
+        assert_eq!(stall.task().unwrap().name(), "a task of the runtime");
+        let line = Some(marked_line());
+        let at_the_line = |blocking: &&stallscope::Blocking| {
+            blocking
+                .stack()
+                .and_then(Stack::culprit)
+                .and_then(Frame::line)
+                == line
+        };
+        let told: Vec<_> = report.blocking().iter().filter(at_the_line).collect();
+        assert_eq!(told.len(), 1, "{report}");
+        assert_eq!(told[0].count(), 1, "{report}");
+    }
+}
+
+#[tokio::test]
 async fn a_block_on_in_another_task_is_seen() {
     let report = whole_runtime_of(|| {
         thread::scope(|scope| {
@@ -816,6 +846,12 @@ fn a_failed_assertion_points_at_its_caller() {
     let _ = panic_of(|| {
         runtime.block_on(async { assert_no_blocking!(async { sleeps() }) });
     });
-    let place = PLACE.lock().unwrap().clone();
-    assert_eq!(place, Some((file!().to_owned(), line)));
+    let place = || PLACE.lock().unwrap().take();
+    assert_eq!(place(), Some((file!().to_owned(), line)));
+    let line = line!() + 3;
+    let audit = || Audit::new().limit(ms(30));
+    let _ = panic_of(|| {
+        runtime.block_on(async { audit().run(pending::<()>()).await });
+    });
+    assert_eq!(place(), Some((file!().to_owned(), line)));
 }

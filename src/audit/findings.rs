@@ -1,7 +1,7 @@
 //! From what an audit has gathered to its report.
 
 use std::borrow::Cow;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::audit::allowance::Allowance;
@@ -53,7 +53,7 @@ pub(crate) fn report(session: &Session, in_progress: &[InProgress]) -> Report {
         for call in &polls.neighbours {
             let stack = findings.stack(&call.addresses);
             if is_of_a_task(stack.as_ref()) {
-                findings.add_call(&findings.neighbours(), call, stack);
+                findings.judge_neighbours(call, stack);
             }
         }
         for turn in &polls.others {
@@ -91,6 +91,14 @@ struct LeftOver<'n> {
     stack: Option<Stack>,
 }
 
+/// The user's line of a stack, with its function.
+type Place = (Option<Arc<str>>, Option<Arc<str>>, Option<u32>);
+
+fn place(stack: Option<&Stack>) -> Option<Place> {
+    let frame = stack?.culprit()?;
+    Some((frame.function.clone(), frame.file.clone(), frame.line))
+}
+
 struct Findings<'a> {
     session: &'a Session,
     sightings: &'a [Sighting],
@@ -99,6 +107,8 @@ struct Findings<'a> {
     blocking: Vec<Blocking>,
     unsure: Vec<Stall>,
     allowance: Allowance<'a>,
+    /// Where other tasks' calls were made, and for how long each slept.
+    told: Vec<(Place, u64)>,
 }
 
 impl<'a> Findings<'a> {
@@ -111,6 +121,7 @@ impl<'a> Findings<'a> {
             blocking: Vec::new(),
             unsure: Vec::new(),
             allowance: Allowance::new(&session.wanted.allowed),
+            told: Vec::new(),
         }
     }
 
@@ -193,7 +204,7 @@ impl<'a> Findings<'a> {
     ) -> Option<LeftOver<'n>> {
         let severity = self.session.severity_of(noted.counts_ns())?;
         let (cause, stack) = why(noted, calls, &seen);
-        if !self.is_allowed(&cause, stack.as_ref(), noted.spent.usage.cpu_ns) {
+        if !self.use_allowance(&cause, stack.as_ref(), noted.spent.usage.cpu_ns) {
             return Some(LeftOver {
                 noted: Cow::Borrowed(noted),
                 severity,
@@ -206,7 +217,7 @@ impl<'a> Findings<'a> {
         let severity = self.session.severity_of(rest.counts_ns())?;
         seen.retain(|seen| (seen.cause == Cause::OnCpu) != computed);
         let (cause, stack) = why(&rest, if computed { calls } else { &[] }, &seen);
-        if self.is_allowed(&cause, stack.as_ref(), rest.spent.usage.cpu_ns) {
+        if self.use_allowance(&cause, stack.as_ref(), rest.spent.usage.cpu_ns) {
             return None;
         }
         Some(LeftOver {
@@ -217,9 +228,9 @@ impl<'a> Findings<'a> {
         })
     }
 
-    /// Whether a stall is; of one that computed, that is made use of, while what others
+    /// Whether a stall is allowed. Of one that computed, the use is counted here; what others
     /// slept for is counted as blocking.
-    fn is_allowed(&mut self, cause: &Cause, stack: Option<&Stack>, computed_ns: u64) -> bool {
+    fn use_allowance(&mut self, cause: &Cause, stack: Option<&Stack>, computed_ns: u64) -> bool {
         let allowed = self.allowance.find(stack);
         if let Some(at) = allowed
             && *cause == Cause::OnCpu
@@ -294,6 +305,58 @@ impl<'a> Findings<'a> {
         }
     }
 
+    /// A call of another task, by that one's own account.
+    fn judge_neighbours(&mut self, call: &Call, stack: Option<Stack>) {
+        let name = self.neighbours();
+        self.add_call(&name, call, stack.clone());
+        let cause = refined(blocked_in(call), stack.as_ref());
+        if let Some(at) = place(stack.as_ref()) {
+            self.told.push((at, call.counts_ns()));
+        }
+        // Whoever holds a lock may have waited for a CPU meanwhile: what was seen from
+        // outside knows of that.
+        if cause == Cause::Lock || self.allowance.find(stack.as_ref()).is_some() {
+            return;
+        }
+        let counts_ns = call.counts_ns();
+        let Some(severity) = self.session.severity_of(counts_ns) else {
+            return;
+        };
+        let stall = Stall {
+            id: StallId(registry().next_stall_id()),
+            severity,
+            kind: StallKind::Poll,
+            task: Some(task(&name)),
+            worker: None,
+            origin: report::origin().id(),
+            runtime: None,
+            thread: None,
+            start_ns: clock::calibrate().now_ns().saturating_sub(call.wall_ns),
+            duration_ns: call.wall_ns,
+            suspended_ns: 0,
+            on_cpu_ns: 0,
+            waiting_ns: call.wait_ns,
+            off_cpu_ns: counts_ns,
+            known_polls: None,
+            one_poll: None,
+            cause,
+            stack,
+            profile: None,
+            ongoing: false,
+        };
+        self.enter(stall, Phase::Ended);
+    }
+
+    /// Whether what was seen of a sleep is part of a call that has been told.
+    fn is_told(&self, turn: &OthersTurn, stack: Option<&Stack>) -> bool {
+        let at = place(stack);
+        at.is_some()
+            && self
+                .told
+                .iter()
+                .any(|(of, ns)| Some(of) == at.as_ref() && *ns >= turn.ns)
+    }
+
     /// A turn of another task, seen from outside.
     fn judge_others(&mut self, turn: &OthersTurn) {
         let stack = self.stack(&turn.addresses);
@@ -304,6 +367,12 @@ impl<'a> Findings<'a> {
         }
         let cause = refined(cause_of(Some(turn.doing)), stack.as_ref());
         let computed = cause == Cause::OnCpu;
+        // At the end of an audit a call may be over whose sleep nobody has seen end.
+        let is_stuck = turn.goes_on && self.session.is_expired();
+        let by_call = !computed && !is_stuck && cause != Cause::Lock;
+        if by_call && self.is_told(turn, stack.as_ref()) {
+            return;
+        }
         // Whoever holds a lock, or the memory map, may have waited for a CPU meanwhile.
         let by_others = match &cause {
             Cause::Blocked { syscall } => MEMORY_CALLS.contains(&syscall.as_str()),
@@ -373,7 +442,7 @@ impl<'a> Findings<'a> {
         if !matches!(cause, Cause::OnCpu | Cause::Unknown) {
             self.add(name, cause.clone(), stack.clone(), 1, age_ns);
         }
-        if self.is_allowed(&cause, stack.as_ref(), age_ns) {
+        if self.use_allowance(&cause, stack.as_ref(), age_ns) {
             return;
         }
         let stall = Stall {
@@ -439,13 +508,11 @@ impl<'a> Findings<'a> {
             self.allowance.make_use(at, sleeps, wall_ns);
             return;
         }
-        let culprit = |stack: &Option<Stack>| {
-            let frame = stack.as_ref()?.culprit()?;
-            Some((frame.function.clone(), frame.file.clone(), frame.line))
-        };
-        let at = culprit(&stack);
+        let at = place(stack.as_ref());
         let same = |known: &&mut Blocking| {
-            known.task.name == name.name && known.cause == cause && culprit(&known.stack) == at
+            known.task.name == name.name
+                && known.cause == cause
+                && place(known.stack.as_ref()) == at
         };
         if let Some(known) = self.blocking.iter_mut().find(same) {
             known.count += 1;

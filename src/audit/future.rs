@@ -327,6 +327,8 @@ impl<F> Auditing<F> {
 impl<F: Future> Future for Auditing<F> {
     type Output = Audited<F::Output>;
 
+    // A panic points at the `.await`.
+    #[track_caller]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match ready!(self.project().inner.poll(cx)) {
             Ok(audited) => Poll::Ready(audited),

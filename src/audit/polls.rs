@@ -92,12 +92,24 @@ impl Polls {
         }
     }
 
-    /// Remembers a call of another task of the same runtime.
-    pub(super) fn remember_neighbours(&mut self, call: Call) {
-        if self.neighbours.len() < MAX_NOTED {
-            self.neighbours.push(call);
-        } else {
-            self.omitted_blocking += 1;
+    /// Remembers a call of another task of the same runtime; of more than have room, the
+    /// longest. `severity_of` says which are stalls.
+    pub(super) fn remember_neighbours(
+        &mut self,
+        call: Call,
+        severity_of: impl Fn(&Call) -> Option<Severity>,
+    ) {
+        self.neighbours.push(call);
+        if self.neighbours.len() <= MAX_NOTED {
+            return;
+        }
+        let lengths = self.neighbours.iter().map(Call::counts_ns).enumerate();
+        let Some((shortest, _)) = lengths.min_by_key(|(_, ns)| *ns) else {
+            return;
+        };
+        match severity_of(&self.neighbours.swap_remove(shortest)) {
+            Some(severity) => self.omitted_stalls.count(severity),
+            None => self.omitted_blocking += 1,
         }
     }
 

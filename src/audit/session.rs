@@ -43,7 +43,21 @@ pub(crate) struct Call {
     pub(crate) name: &'static str,
     pub(crate) addresses: Vec<u64>,
     pub(crate) wall_ns: u64,
+    /// Of that, waiting for a CPU; known of other tasks' calls only, as what an audited poll
+    /// waited for is in its account.
+    pub(crate) wait_ns: u64,
     pub(crate) sleeps: u64,
+}
+
+impl Call {
+    /// What counts of the duration of another task's call: all of a sleep but the time
+    /// spent waiting for a CPU, and nothing of what did not sleep.
+    pub(crate) const fn counts_ns(&self) -> u64 {
+        match self.sleeps {
+            0 => 0,
+            _ => self.wall_ns.saturating_sub(self.wait_ns),
+        }
+    }
 }
 
 /// A section in which blocking was allowed.
@@ -280,7 +294,8 @@ impl Session {
 
     /// Takes in a call of another task of the same runtime.
     pub(crate) fn note_neighbours(&self, call: Call) {
-        lock(&self.polls).remember_neighbours(call);
+        let severity_of = |call: &Call| self.severity_of(call.counts_ns());
+        lock(&self.polls).remember_neighbours(call, severity_of);
     }
 
     /// The shortest sleep of another task that is blamed: one that was seen several times.

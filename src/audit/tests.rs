@@ -168,6 +168,7 @@ fn a_call_counts_whether_it_slept_or_not() {
             name: "open64",
             addresses: Vec::new(),
             wall_ns: 20_000,
+            wait_ns: 0,
             sleeps: 0,
         });
     };
@@ -181,6 +182,7 @@ fn a_call_counts_whether_it_slept_or_not() {
                 name: "pthread_mutex_lock",
                 addresses: Vec::new(),
                 wall_ns,
+                wait_ns: 0,
                 sleeps: 1,
             });
         }
@@ -271,6 +273,7 @@ fn a_sleep_beside_a_call_is_another() {
             name: "open64",
             addresses: Vec::new(),
             wall_ns: 20_000,
+            wait_ns: 0,
             sleeps: 0,
         });
     };

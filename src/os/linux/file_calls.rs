@@ -156,6 +156,24 @@ mod tests {
         174, 177, 178, 333, 451, 453, 454, 455, 456, 457, 458, 459, 460, 461,
     ];
 
+    /// The C library's numbers are what is compiled in; the kernel's decide. Where its
+    /// headers are not installed, there is nothing to compare.
+    #[test]
+    fn numbers_and_names_are_the_kernels() {
+        let header = "/usr/include/x86_64-linux-gnu/asm/unistd_64.h";
+        let header = std::fs::read_to_string(header).unwrap_or_default();
+        for line in header.lines() {
+            let call = line.strip_prefix("#define __NR_");
+            let Some((name, number)) = call.and_then(|call| call.split_once(' ')) else {
+                continue;
+            };
+            let number: i64 = number.trim().parse().unwrap();
+            if number <= libc::SYS_mseal && !NAMELESS.contains(&number) {
+                assert_eq!(syscall_name(number), Some(name), "{number}");
+            }
+        }
+    }
+
     #[test]
     fn each_call_of_the_kernel_is_judged() {
         let last = libc::SYS_mseal;

@@ -26,7 +26,7 @@ use libc::{gid_t, mode_t, off_t, off64_t, size_t, sockaddr, socklen_t, ssize_t, 
 
 use crate::audit::{self, Call};
 use crate::os::platform::file_calls::file_call;
-use crate::os::platform::own::sleeps;
+use crate::os::platform::own::{sleeps, wait_ns};
 use crate::os::platform::walk;
 
 thread_local! {
@@ -42,6 +42,8 @@ struct Noting {
     neighbours: bool,
     start: Instant,
     sleeps: u64,
+    /// How long its thread had waited for a CPU before.
+    wait_ns: u64,
 }
 
 /// `None` outside of audited polls, and for what does not block.
@@ -69,6 +71,7 @@ fn begin(name: &'static str, only_if_slept: bool, blocks: impl FnOnce() -> bool)
         neighbours,
         start: Instant::now(),
         sleeps: sleeps(),
+        wait_ns: waited(neighbours),
     })
 }
 
@@ -76,6 +79,12 @@ fn begin(name: &'static str, only_if_slept: bool, blocks: impl FnOnce() -> bool)
 /// tasks, so that is not told apart from a task that does the same.
 fn is_parking(name: &str) -> bool {
     name == "futex" || name == "epoll_wait"
+}
+
+/// How long this thread has waited for a CPU in all; of an audited poll that is measured
+/// already.
+fn waited(neighbours: bool) -> u64 {
+    if neighbours { wait_ns() } else { 0 }
 }
 
 fn idle() {
@@ -92,6 +101,7 @@ impl Noting {
                     name: self.name,
                     wall_ns: crate::clock::ns_of(self.start.elapsed()),
                     addresses: walk::own_stack(),
+                    wait_ns: waited(self.neighbours).saturating_sub(self.wait_ns),
                     sleeps,
                 };
                 if self.neighbours {

@@ -171,7 +171,7 @@ struct Attributes {
 }
 
 /// How long the calling thread has waited for a CPU in all; see `thread::wait_ns`.
-fn wait_ns() -> u64 {
+pub(crate) fn wait_ns() -> u64 {
     SCHEDSTAT
         .try_with(|file| {
             let file = file.get_or_init(|| File::open("/proc/thread-self/schedstat").ok());
