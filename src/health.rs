@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::histogram::Summary;
 use crate::pool::BlockingPool;
 use crate::severity::Severity;
 use crate::stall::{Stall, is_zero};
@@ -29,6 +30,8 @@ pub struct Health {
     pub(crate) last_tick_ns: u64,
     #[serde(default)]
     pub(crate) asleep: bool,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) runtimes: Vec<RuntimeHealth>,
     pub(crate) tick_ns: u64,
     pub(crate) alive_tasks: usize,
     pub(crate) global_queue_depth: usize,
@@ -50,6 +53,59 @@ pub struct Health {
     pub(crate) unwatched_threads: u64,
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) uncounted_polls: u64,
+}
+
+/// How one of several runtimes is.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// let watchdog = stallscope::Watchdog::builder().name("io").start().unwrap();
+/// for runtime in watchdog.health().runtimes() {
+///     println!("{}: {} tasks", runtime.name(), runtime.alive_tasks());
+/// }
+/// # assert_eq!(watchdog.health().runtimes()[0].name(), "io");
+/// # }
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RuntimeHealth {
+    pub(crate) name: String,
+    pub(crate) workers: usize,
+    pub(crate) gone: bool,
+    pub(crate) alive_tasks: usize,
+    pub(crate) global_queue_depth: usize,
+    pub(crate) lag: Summary,
+}
+
+impl RuntimeHealth {
+    /// As in [`Stall::runtime`](crate::Stall::runtime).
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How many workers it has.
+    pub const fn workers(&self) -> usize {
+        self.workers
+    }
+
+    /// Whether it is being or has been shut down.
+    pub const fn is_gone(&self) -> bool {
+        self.gone
+    }
+
+    /// Tasks of it that are not over.
+    pub const fn alive_tasks(&self) -> usize {
+        self.alive_tasks
+    }
+
+    /// Tasks that wait in the queue shared by all its workers.
+    pub const fn global_queue_depth(&self) -> usize {
+        self.global_queue_depth
+    }
+
+    /// How late its event loop ran what was due, since it is watched.
+    pub const fn lag(&self) -> &Summary {
+        &self.lag
+    }
 }
 
 impl Health {
@@ -104,6 +160,12 @@ impl Health {
     /// [`Builder::install`](crate::Builder::install).
     pub const fn is_asleep(&self) -> bool {
         self.asleep
+    }
+
+    /// Each runtime that is watched: that on which the watchdog was started, then those of
+    /// [`Watchdog::watch`](crate::Watchdog::watch), in order.
+    pub fn runtimes(&self) -> &[RuntimeHealth] {
+        &self.runtimes
     }
 
     /// Tasks of the runtime that are not over.

@@ -15,7 +15,7 @@ const SECONDS: usize = 61;
 
 /// The time in stalls, by worker; those on threads that are none count as one.
 #[derive(Debug, Default)]
-pub(crate) struct Lately(HashMap<Option<usize>, Seconds>);
+pub(crate) struct Lately(HashMap<Unit, Seconds>);
 
 /// The time in stalls in each of the last seconds, and which of them is the latest.
 #[derive(Debug)]
@@ -60,6 +60,13 @@ impl Seconds {
     }
 }
 
+type Unit = (Option<String>, Option<usize>);
+
+/// What it holds up: each runtime has a worker of that number.
+fn unit_of(stall: &Stall) -> Unit {
+    (stall.runtime.clone(), stall.worker())
+}
+
 /// Whether a stall of this kind says that the program is not well.
 fn matters(stall: &Stall) -> bool {
     stall.severity() >= Severity::Medium && stall.cause.is_programs()
@@ -69,7 +76,7 @@ impl Lately {
     /// Takes in a stall that is over.
     pub(crate) fn add(&mut self, stall: &Stall) {
         if matters(stall) {
-            let seconds = self.0.entry(stall.worker()).or_insert_with(Seconds::new);
+            let seconds = self.0.entry(unit_of(stall)).or_insert_with(Seconds::new);
             seconds.add(
                 stall.start_ns,
                 stall.start_ns.saturating_add(stall.duration_ns),
@@ -82,11 +89,11 @@ impl Lately {
     pub(crate) fn permille(&self, ongoing: &[Stall], now_ns: u64, started_ns: u64) -> u16 {
         let by_worker = self.0.iter();
         let mut by_worker: HashMap<_, _> = by_worker
-            .map(|(worker, seconds)| (*worker, seconds.held_ns(now_ns)))
+            .map(|(unit, seconds)| (unit.clone(), seconds.held_ns(now_ns)))
             .collect();
         let first_ns = (now_ns / SECOND_NS).saturating_sub(WINDOW) * SECOND_NS;
         for stall in ongoing.iter().filter(|stall| matters(stall)) {
-            let held_ns = by_worker.entry(stall.worker()).or_default();
+            let held_ns = by_worker.entry(unit_of(stall)).or_default();
             *held_ns += now_ns.saturating_sub(stall.start_ns.max(first_ns));
         }
         let watched_ns = now_ns.saturating_sub(started_ns);

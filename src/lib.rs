@@ -113,7 +113,7 @@ pub use audit::{
 };
 pub use blocking::{Allowed, Blocking, Detection};
 pub use error::Error;
-pub use health::Health;
+pub use health::{Health, RuntimeHealth};
 pub use histogram::Summary;
 pub use holder::Holder;
 pub use live::{LiveTask, TaskState};
@@ -126,5 +126,5 @@ pub use stall::{
 };
 #[cfg(feature = "macros")]
 pub use stallscope_macros::test;
-pub use watchdog::{Builder, PollTiming, Watchdog};
+pub use watchdog::{Builder, PollTiming, Watchdog, Watching};
 pub use watched::{WatchExt, Watched, spawn, spawn_named};

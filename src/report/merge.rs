@@ -13,6 +13,8 @@ use crate::stall::Stall;
 const MAX_STALLS: usize = 10_000;
 /// How many stalls in progress its health has.
 const MAX_ONGOING: usize = 1_000;
+/// Of each process there are as many as runtimes; of many processes, these.
+const MAX_RUNTIMES: usize = 1_000;
 
 /// What a report has a list of, and of which two reports may have the same.
 pub(super) trait Entry: Clone {
@@ -183,7 +185,10 @@ impl Health {
             longest_wait_ns: ours.longest_wait_ns.max(theirs.longest_wait_ns),
         };
         let sum = |of: fn(&Health) -> u64| of(self).saturating_add(of(other));
+        let runtimes = self.runtimes.iter().chain(&other.runtimes);
+        let runtimes = runtimes.take(MAX_RUNTIMES).cloned().collect();
         Health {
+            runtimes,
             ongoing,
             stalled_permille: self.stalled_permille.max(other.stalled_permille),
             runtime_gone: self.runtime_gone || other.runtime_gone,

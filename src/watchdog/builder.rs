@@ -384,6 +384,14 @@ impl Builder {
         Watchdog::launch(&self, handle)
     }
 
+    /// The same for one more runtime: the threads of the callbacks have those.
+    pub(super) fn without_callbacks(&self) -> Self {
+        Builder {
+            on_stall: Vec::new(),
+            ..self.clone()
+        }
+    }
+
     pub(crate) fn tick_or_default(&self) -> Duration {
         self.tick
             .unwrap_or_else(|| (self.thresholds.monitor / 2).min(Duration::from_millis(5)))

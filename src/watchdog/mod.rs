@@ -7,12 +7,16 @@ pub(crate) mod investigator;
 mod lateness;
 mod observe;
 mod patrol;
+mod rounds;
 mod run_queue;
+mod setup;
 mod shared;
 mod stalled_thread;
 pub(crate) mod transition;
+mod watching;
 
 pub use builder::{Builder, PollTiming};
+pub use watching::Watching;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,39 +24,36 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crossbeam_queue::ArrayQueue;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
 use crate::clock::{self, Calibrated};
 use crate::delivery::Delivery;
-use crate::detector::Detector;
-use crate::driven::Driven;
 use crate::error::Error;
 use crate::explain::Explainer;
-use crate::health::Health;
+use crate::health::{Health, RuntimeHealth};
 use crate::histogram::{Histogram, Summary};
 use crate::ledger::Ledger;
 use crate::live::LiveTask;
 use crate::local;
 use crate::os;
-use crate::own_work::OwnTasks;
 use crate::pool;
 use crate::recorder;
 use crate::registry::{Demand, DemandGuard, LabelId, lock, registry};
 use crate::report::{self, Report, SCHEMA_VERSION, TaskPolls};
-use crate::rollcall;
-use crate::runtime::{Gone, Runtime};
 use crate::runtime_name::{self, RuntimeName};
-use crate::sampler;
 use crate::supply::Supplied;
 use crate::threads;
 use crate::track;
 use crate::worker::Asked;
 
-use investigator::{Case, CaseSettings, Investigator, InvestigatorUse};
-use observe::Observer;
-use patrol::{EndGuard, Patrol, Stuck};
-use shared::{Settings, Shared};
+use investigator::{Investigator, InvestigatorUse};
+use patrol::EndGuard;
+use rounds::{Exchange, MAX_WATCHED, Rounds};
+use setup::Setup;
+use shared::{Common, Settings, Shared};
+use watching::{AllWatched, Watched};
 
 const THREAD_NAME: &str = "stallscope-watch";
 /// How long a drop waits for threads to end and for what is still to be delivered.
@@ -111,8 +112,10 @@ const LAST_WORDS: Duration = Duration::from_millis(150);
 #[must_use = "a watchdog stops when it is dropped"]
 pub struct Watchdog {
     clock: &'static Calibrated,
-    shared: Arc<Shared>,
-    runtime: Runtime,
+    /// For runtimes that it is to watch later.
+    settings: Builder,
+    own: Arc<Watched>,
+    others: AllWatched,
     started_ns: u64,
     /// What was counted before it started.
     polls_before: HashMap<LabelId, Histogram>,
@@ -129,7 +132,9 @@ pub struct Watchdog {
 struct Parts {
     /// Withdrawn last, after the thread has stopped.
     _demand: DemandGuard,
-    _investigator: InvestigatorUse,
+    investigator: InvestigatorUse,
+    explainer: Arc<Explainer>,
+    arrivals: Exchange,
     task: AbortHandle,
     thread: JoinHandle<()>,
 }
@@ -160,19 +165,18 @@ impl Watchdog {
         // Made now: a thread that delivers must not wait for it.
         report::origin();
         let investigator = Investigator::acquire(clock)?;
-        let explainer = Explainer::acquire()?;
-        let runtime_id = local::runtime_id(handle);
-        let shared = Arc::new(Shared::new(Settings {
-            runtime: RuntimeName {
-                id: runtime_id,
-                given: settings.name.as_deref().map(runtime_name::keep),
-            },
+        let explainer = Arc::new(Explainer::acquire()?);
+        let common = Arc::new(Common::new(Settings {
             tick_ns: clock::ns_of(tick),
             tolerance_ns,
-            now_ns: clock.now_ns(),
             delivery: Delivery::start(clock, tick, &settings.on_stall, settings.short_slices)?,
-            investigator: investigator.handle(),
         }));
+        let name = RuntimeName {
+            id: local::runtime_id(handle),
+            given: settings.name.as_deref().map(runtime_name::keep),
+        };
+        let now_ns = clock.now_ns();
+        let shared = Arc::new(Shared::new(common, name, investigator.handle(), now_ns));
         // Before polls see that there is a watchdog.
         let supplied = Supplied::begin();
         let polls_before = registry().polls_by_label();
@@ -181,73 +185,34 @@ impl Watchdog {
             timing: settings.poll_timing.timing(),
             track: settings.track,
         });
-        let gone = Gone::default();
-        let driven = Arc::new(Driven::default());
-        let stuck_after_ns = settings.stuck_after.map(clock::ns_of);
-        let patrol = Patrol {
-            clock,
-            shared: Arc::clone(&shared),
-            observer: Observer::new(
-                clock,
-                Runtime::new(handle, gone.clone()),
-                Arc::clone(&driven),
-            ),
-            detector: Detector::new(settings.thresholds, clock.now_ns()),
-            driven: Arc::clone(&driven),
-            stuck: stuck_after_ns.map(Stuck::new),
-            ahead: patrol::ASKED_AHEAD,
-            serial: 0,
-        };
+        let setup = Setup::new(clock, settings, handle, Arc::clone(&shared));
+        let arrivals: Exchange = Arc::new(ArrayQueue::new(MAX_WATCHED));
+        let rounds = Rounds::new(clock, setup.patrol(None), Arc::clone(&arrivals));
         let end = EndGuard(Arc::clone(&shared));
         let thread = threads::start(THREAD_NAME, settings.short_slices, move || {
             let _end = end;
-            patrol.run();
+            rounds.run();
         });
         let thread = match thread {
             Ok(thread) => thread,
             Err(error) => {
-                shared.delivery.stop(Duration::ZERO);
+                shared.common.delivery.stop(Duration::ZERO);
                 return Err(error);
             }
         };
-        investigator.handle().add(Case::new(CaseSettings {
-            clock,
-            shared: Arc::clone(&shared),
-            runtime: Runtime::new(handle, gone.clone()),
-            signals: settings.stacks.then(|| settings.signal_use()),
-            explainer,
-            driven,
-            thresholds: settings.thresholds,
-            stuck_after_ns,
-            short_slices: settings.short_slices,
-            ownership: Arc::new(settings.ownership.clone()),
-            _supplied: supplied,
-        }));
-
-        let sentinel = gone.sentinel();
-        let lag = Arc::clone(&shared.lag);
-        let own = OwnTasks::of(runtime_id);
-        let task = match settings.lag_period {
-            Some(period) => {
-                let metrics = handle.metrics();
-                own.spawn(
-                    handle,
-                    sampler::sample(lag, clock, period, metrics, sentinel),
-                )
-            }
-            None => own.spawn(handle, sampler::wait_for_the_end(sentinel)),
-        };
-        let runtime = Runtime::new(handle, gone);
-        if runtime.is_multi_thread() {
-            rollcall::call(handle, runtime.workers()).wait(rollcall::START_PATIENCE);
-        }
+        let case = setup.case(Arc::clone(&explainer), supplied);
+        investigator.handle().add(case);
+        let task = setup.sample();
+        let runtime = setup.runtime();
+        watching::call_roll(handle, &runtime);
         if Handle::try_current().is_ok_and(|current| current.id() == handle.id()) {
             local::announce(Asked::Anywhere);
         }
         Ok(Watchdog {
             clock,
-            shared,
-            runtime,
+            settings: settings.without_callbacks(),
+            own: Arc::new(Watched { shared, runtime }),
+            others: AllWatched::default(),
             started_ns: clock.now_ns(),
             polls_before,
             delays_before,
@@ -255,11 +220,88 @@ impl Watchdog {
             process: os::process_id(),
             parts: Some(Parts {
                 _demand: demand,
-                _investigator: investigator,
-                task: task.abort_handle(),
+                investigator,
+                explainer,
+                arrivals,
+                task,
                 thread,
             }),
         })
+    }
+
+    /// Watches one more runtime, until what is returned is dropped: as its own, with the
+    /// same settings and callbacks, and with no thread more.
+    ///
+    /// Its stalls are in this watchdog's events and report, with the name in
+    /// [`Stall::runtime`](crate::Stall::runtime); [`Health::runtimes`] has its state and its
+    /// lag. An empty name counts as none. [`Watchdog::tasks`], [`Report::lag`] and what
+    /// else is of one runtime stay those of the runtime that it was started on.
+    ///
+    /// The runtime may end before. It needs what the watchdog's own needs: with
+    /// [`Builder::lag_period`], timers. Waits, for 5 ms at most, as a start does.
+    ///
+    /// # Cost
+    /// One look at its workers and at the watched polls each tick, on the same thread, and
+    /// one task for lag. Besides another runtime a watchdog does not sleep, also where all
+    /// workers are parked: it looks every 8 ticks then. At most 256 runtimes are watched
+    /// besides its own: [`Watching::is_watching`].
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let watchdog = stallscope::Watchdog::builder().name("io").start()?;
+    /// let cpu = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    /// let watching = watchdog.watch(cpu.handle(), "cpu");
+    /// # drop(watching);
+    /// # cpu.shutdown_background();
+    /// # Ok(()) }
+    /// ```
+    pub fn watch(&self, handle: &Handle, name: impl AsRef<str>) -> Watching {
+        let name = name.as_ref();
+        let Some(parts) = self.parts.as_ref() else {
+            return Watching(None);
+        };
+        let runtime = RuntimeName {
+            id: local::runtime_id(handle),
+            given: (!name.is_empty()).then(|| runtime_name::keep(name)),
+        };
+        let own = &self.own.shared;
+        let mut others = lock(&self.others);
+        if others.len() >= MAX_WATCHED {
+            return Watching(None);
+        }
+        let investigator = parts.investigator.handle();
+        let common = Arc::clone(&own.common);
+        let now_ns = self.clock.now_ns();
+        let shared = Shared::new(common, runtime, investigator.clone(), now_ns);
+        let setup = Setup::new(self.clock, &self.settings, handle, Arc::new(shared));
+        let back: Exchange = Arc::new(ArrayQueue::new(1));
+        let patrol = Box::new(setup.patrol(Some(Arc::clone(&back))));
+        if parts.arrivals.push(patrol).is_err() {
+            return Watching(None);
+        }
+        let watched = Arc::new(Watched {
+            shared: Arc::clone(&setup.shared),
+            runtime: setup.runtime(),
+        });
+        others.push(Arc::clone(&watched));
+        drop(others);
+        investigator.add(setup.case(Arc::clone(&parts.explainer), Supplied::begin()));
+        watching::announce(own);
+        let task = setup.sample();
+        watching::call_roll(handle, &watched.runtime);
+        Watching(Some(watching::Parts {
+            watched,
+            all: Arc::clone(&self.others),
+            task,
+            back,
+            process: self.process,
+        }))
+    }
+
+    fn runtimes(&self) -> Vec<RuntimeHealth> {
+        let others = lock(&self.others);
+        let all = std::iter::once(&self.own).chain(others.iter());
+        all.map(|watched| watched.health()).collect()
     }
 
     /// What has been seen so far; stops nothing and nobody.
@@ -268,7 +310,7 @@ impl Watchdog {
         let by_label = registry().polls_by_label();
         let mut delays = registry().delays_by_label();
         let now_ns = self.clock.now_ns();
-        let ledger = self.shared.ledger();
+        let ledger = self.own.shared.ledger();
         let stalls = ledger.at(now_ns);
         let mut tasks: Vec<TaskPolls> = by_label
             .into_iter()
@@ -313,15 +355,15 @@ impl Watchdog {
         let report = Report {
             version: SCHEMA_VERSION,
             origins: vec![report::origin().clone()],
-            workers: self.runtime.workers(),
+            workers: self.own.runtime.workers(),
             watched_ns,
-            worker_ns: watched_ns.saturating_mul(self.runtime.workers() as u64),
+            worker_ns: watched_ns.saturating_mul(self.own.runtime.workers() as u64),
             max_severity: ledger.max_severity(),
             counts: stalls.counts(),
             hotspots: stalls.hotspots(),
             tasks,
             polls: polls.summary(),
-            lag: self.shared.lag.summary(),
+            lag: self.own.shared.lag.summary(),
             blocking_waits: since(pool::waits(), Some(&self.waits_before)).summary(),
             forgotten: ledger.forgotten(),
             health: self.health_with(&ledger, now_ns),
@@ -341,37 +383,47 @@ impl Watchdog {
     ///
     /// A snapshot: it stops nobody, and each future is seen at a moment of its own.
     pub fn tasks(&self) -> Vec<LiveTask> {
-        track::tasks(self.clock, self.runtime.id())
+        track::tasks(self.clock, self.own.runtime.id())
     }
 
     /// How the runtime and the watchdog are at this moment.
     pub fn health(&self) -> Health {
-        self.health_with(&self.shared.ledger(), self.clock.now_ns())
+        self.health_with(&self.own.shared.ledger(), self.clock.now_ns())
     }
 
     fn health_with(&self, ledger: &Ledger, now_ns: u64) -> Health {
-        let ticked_ns = self.shared.ticked_ns.load(Relaxed);
+        let ticked_ns = self.own.shared.ticked_ns.load(Relaxed);
         let ongoing = ledger.ongoing(now_ns);
         Health {
             stalled_permille: ledger.lately().permille(&ongoing, now_ns, self.started_ns),
             ongoing,
-            runtime_gone: self.runtime.is_gone(),
+            runtime_gone: self.own.runtime.is_gone(),
             last_tick_ns: now_ns.saturating_sub(ticked_ns),
-            asleep: self.shared.asleep.load(Relaxed),
-            tick_ns: self.shared.tick_ns,
-            alive_tasks: self.runtime.alive_tasks(),
-            global_queue_depth: self.runtime.global_queue_depth(),
+            runtimes: self.runtimes(),
+            asleep: self.own.shared.asleep.load(Relaxed),
+            tick_ns: self.own.shared.common.tick_ns,
+            alive_tasks: self.own.runtime.alive_tasks(),
+            global_queue_depth: self.own.runtime.global_queue_depth(),
             blocking_pool: pool::look(self.clock),
-            gaps: self.shared.gaps.load(Relaxed),
-            gaps_ns: self.shared.gaps_ns.load(Relaxed),
-            callback_panics: self.shared.delivery.stats.panics.load(Relaxed),
-            slow_callbacks: self.shared.delivery.stats.slow.load(Relaxed),
-            dropped_events: self.shared.delivery.stats.dropped.load(Relaxed) + self.shared.lost(),
-            stack_misses: self.shared.stack_misses.load(Relaxed) + self.shared.unasked(),
-            no_stacks: lock(&self.shared.no_stacks).clone(),
-            symbolizer_panics: self.shared.symbolizer_panics.load(Relaxed),
-            suppressed: self.shared.delivery.stats.suppressed.load(Relaxed)
-                + self.shared.starved_quietly.load(Relaxed),
+            gaps: self.own.shared.common.gaps.load(Relaxed),
+            gaps_ns: self.own.shared.common.gaps_ns.load(Relaxed),
+            callback_panics: self.own.shared.common.delivery.stats.panics.load(Relaxed),
+            slow_callbacks: self.own.shared.common.delivery.stats.slow.load(Relaxed),
+            dropped_events: self.own.shared.common.delivery.stats.dropped.load(Relaxed)
+                + self.own.shared.lost(),
+            stack_misses: self.own.shared.common.stack_misses.load(Relaxed)
+                + self.own.shared.unasked(),
+            no_stacks: lock(&self.own.shared.common.no_stacks).clone(),
+            symbolizer_panics: self.own.shared.common.symbolizer_panics.load(Relaxed),
+            suppressed: self
+                .own
+                .shared
+                .common
+                .delivery
+                .stats
+                .suppressed
+                .load(Relaxed)
+                + self.own.shared.common.starved_quietly.load(Relaxed),
             folded_names: registry().folded_labels(),
             untracked: registry().untracked(),
             unwatched_threads: registry().refused_threads(),
@@ -399,15 +451,21 @@ impl Drop for Watchdog {
             return;
         }
         let start = Instant::now();
-        self.shared.stop();
+        self.own.shared.stop();
         // A thread that does not end in time is left to end by itself, and a panic in it,
         // which would be a bug of ours, must not become the user's: so it is not joined.
-        self.shared.ending.wait(LAST_WORDS);
+        self.own.shared.ending.wait(LAST_WORDS);
         drop(parts.thread);
         parts.task.abort();
-        self.shared
+        self.own
+            .shared
+            .common
             .delivery
             .stop(LAST_WORDS.saturating_sub(start.elapsed()));
-        self.shared.wake_investigator();
+        for other in lock(&self.others).iter() {
+            // Its case is over too.
+            other.shared.stop();
+        }
+        self.own.shared.wake_investigator();
     }
 }

@@ -1,7 +1,7 @@
-//! The thread that looks: observe, detect, hand on; then wait until the next tick.
+//! One runtime, for the thread that looks: observe, detect, hand on, and when to look again.
 //!
 //! A stuck thread may hold any lock of the process: the allocator's, the loader's, the
-//! kernel's of the memory map. So this thread takes none of those. It allocates nothing,
+//! kernel's of the memory map. So the thread that looks takes none of those. It allocates nothing,
 //! its memory is there before it looks, and what it asks of the kernel does not wait for
 //! the memory map. All that may wait is done by others: see
 //! [`Investigator`](crate::watchdog::investigator), [`Delivery`](crate::delivery).
@@ -25,6 +25,7 @@ use crate::supply;
 use crate::watchdog::allowance::Allowance;
 use crate::watchdog::lateness::Lateness;
 use crate::watchdog::observe::Observer;
+use crate::watchdog::rounds::Exchange;
 use crate::watchdog::shared::{Request, Shared};
 use crate::watchdog::stalled_thread::StalledThread;
 use crate::watchdog::transition::Transition;
@@ -57,14 +58,47 @@ struct Calm {
 }
 
 /// When to look next.
-#[derive(Debug)]
-enum Rest {
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Rest {
     Until(u64),
-    /// The hooks of parking will tell when there is something to see.
-    UntilWoken,
+    /// The hooks of parking will tell when there is something to see; where something else
+    /// is to be looked at all the same, then.
+    UntilWoken {
+        or_ns: u64,
+    },
 }
 
-/// What the thread works with.
+impl Rest {
+    pub(super) const fn until_ns(self) -> u64 {
+        match self {
+            Rest::Until(ns) | Rest::UntilWoken { or_ns: ns } => ns,
+        }
+    }
+}
+
+/// What is kept from one look to the next.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    seen: Observation,
+    told: Vec<Told>,
+    planned_ns: Option<u64>,
+    calm: Calm,
+    lateness: Lateness,
+}
+
+impl Kept {
+    pub(crate) fn new(observer: &Observer, tolerance_ns: u64) -> Self {
+        Kept {
+            seen: observer.room(),
+            told: room_for(MANY_TRANSITIONS),
+            planned_ns: None,
+            calm: Calm::default(),
+            lateness: Lateness::new(tolerance_ns),
+        }
+    }
+}
+
+/// What looks at one runtime.
 #[derive(Debug)]
 pub(crate) struct Patrol {
     pub(crate) clock: &'static Calibrated,
@@ -78,6 +112,11 @@ pub(crate) struct Patrol {
     pub(crate) ahead: Allowance,
     /// Of the last transition.
     pub(crate) serial: u64,
+    /// Whether standstills of the process are this one's to tell of.
+    pub(crate) is_own: bool,
+    /// Where it goes when it is not needed any more.
+    pub(crate) back: Option<Exchange>,
+    pub(crate) kept: Kept,
 }
 
 /// When tracked futures that are stuck are looked for.
@@ -98,70 +137,91 @@ impl Stuck {
 }
 
 impl Patrol {
-    /// Runs until the watchdog is dropped.
-    pub(crate) fn run(mut self) {
-        os::touch_stack();
-        let mut seen = self.observer.room();
-        let mut told = room_for(MANY_TRANSITIONS);
-        let mut planned_ns = None;
-        let mut calm = Calm::default();
-        let mut lateness = Lateness::new(self.shared.tolerance_ns);
-        loop {
-            self.look(planned_ns, &mut lateness, &mut seen, &mut told);
-            self.shared.ticked_ns.store(seen.now_ns, Relaxed);
-            self.hand_on(&mut told, &seen);
-            self.ask_whether_driven(&seen);
-            self.ask_ahead(&seen);
-            self.have_stuck_looked_for(seen.now_ns);
-            if supply::is_low() {
-                self.shared.request_refill();
-            }
-
-            // What this thread has done since it looked is no standstill.
-            let done_ns = self.clock.now_ns().min(seen.now_ns + WORK_NS);
-            lateness.may_have_waited(done_ns.saturating_sub(seen.now_ns));
-            let stopped = match self.rest(&seen, &mut calm) {
-                Rest::Until(next_ns) => {
-                    let next_ns = next_ns.max(done_ns);
-                    lateness.begin_wait(seen.now_ns, &seen.times);
-                    planned_ns = Some(next_ns);
-                    self.shared.lag.plan(next_ns);
-                    self.wait_until(next_ns)
-                }
-                Rest::UntilWoken => {
-                    planned_ns = None;
-                    self.shared.lag.plan(u64::MAX);
-                    self.sleep(&seen)
-                }
-            };
-            if stopped {
-                break;
-            }
+    /// Looks once, and hands on what there is to tell.
+    pub(super) fn visit(&mut self) {
+        self.look();
+        let now_ns = self.kept.seen.now_ns;
+        self.shared.ticked_ns.store(now_ns, Relaxed);
+        self.hand_on();
+        self.ask_whether_driven();
+        self.ask_ahead();
+        self.have_stuck_looked_for(now_ns);
+        if self.is_own && supply::is_low() {
+            self.shared.request_refill();
         }
-        self.look(planned_ns, &mut lateness, &mut seen, &mut told);
-        self.detector.stop(seen.now_ns, &mut told);
-        self.hand_on(&mut told, &seen);
+    }
+
+    /// Looks for the last time.
+    pub(super) fn end(&mut self) {
+        self.look();
+        let Kept { seen, told, .. } = &mut self.kept;
+        self.detector.stop(seen.now_ns, told);
+        self.hand_on();
+    }
+
+    /// When to look again. What the thread has done since it looked, until `done_ns`, is
+    /// no standstill.
+    pub(super) fn rest(&mut self, done_ns: u64) -> Rest {
+        let now_ns = self.kept.seen.now_ns;
+        let done_ns = done_ns.min(now_ns + WORK_NS);
+        let lateness = &mut self.kept.lateness;
+        lateness.may_have_waited(done_ns.saturating_sub(now_ns));
+        self.next_look()
+    }
+
+    /// It is to look again then; `None`: when it is woken.
+    pub(super) fn plan(&mut self, next_ns: Option<u64>) {
+        let Kept {
+            seen,
+            lateness,
+            planned_ns,
+            ..
+        } = &mut self.kept;
+        if next_ns.is_some() {
+            lateness.begin_wait(seen.now_ns, &seen.times);
+        }
+        *planned_ns = next_ns;
+        self.shared.lag.plan(next_ns.unwrap_or(u64::MAX));
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.shared.is_stopped()
+    }
+
+    /// Whether it is to look at once.
+    pub(super) fn is_asked(&self) -> bool {
+        self.shared.take_look_now()
+    }
+
+    /// Waits for so long, or until there is something to do.
+    pub(super) fn wait(&self, left_ns: u64) {
+        let left = Duration::from_nanos(left_ns);
+        self.shared.common.wakes.wait(Some(left));
     }
 
     /// Observes and detects.
-    fn look(
-        &mut self,
-        planned_ns: Option<u64>,
-        lateness: &mut Lateness,
-        seen: &mut Observation,
-        told: &mut Vec<Told>,
-    ) {
+    fn look(&mut self) {
+        let Kept {
+            seen,
+            told,
+            planned_ns,
+            lateness,
+            ..
+        } = &mut self.kept;
+        let planned_ns = *planned_ns;
         self.observer.observe(&self.detector, planned_ns, seen);
         let late = lateness.look(planned_ns, seen.now_ns, &seen.times);
         seen.standstill_ns = late.standstill_ns;
         seen.watchdog_waited_ns = late.waited_ns;
-        self.note_standstill(seen.standstill_ns, seen.now_ns);
         let next_id = &mut || registry().next_stall_id();
         self.detector.observe(seen, next_id, told);
+        let (standstill_ns, now_ns) = (seen.standstill_ns, seen.now_ns);
+        self.note_standstill(standstill_ns, now_ns);
     }
 
     /// Has the turn of a current-thread runtime that grows old looked into.
-    fn ask_whether_driven(&mut self, seen: &Observation) {
+    fn ask_whether_driven(&mut self) {
+        let seen = &self.kept.seen;
         if let [worker] = &seen.workers[..]
             && !self.observer.is_multi_thread()
             && let Some(age_ns) = self.detector.turn_ns(Unit::Worker(0))
@@ -175,7 +235,8 @@ impl Patrol {
     }
 
     /// Has the threads of what may soon be stalls asked where they are.
-    fn ask_ahead(&mut self, seen: &Observation) {
+    fn ask_ahead(&mut self) {
+        let seen = &self.kept.seen;
         while let Some(foreseen) = self.detector.foresee(seen) {
             let turn = match foreseen.unit {
                 Unit::Worker(worker) => seen.workers.get(worker).copied(),
@@ -202,43 +263,53 @@ impl Patrol {
     ///
     /// While workers come and go the next look may wait for what takes longest to
     /// be a stall: one that begins at once, and has its beginning told by the hooks.
-    fn rest(&self, seen: &Observation, calm: &mut Calm) -> Rest {
+    fn next_look(&mut self) -> Rest {
+        let Kept { seen, calm, .. } = &mut self.kept;
         let moved = std::mem::replace(&mut calm.parks, seen.parks()) != seen.parks();
         if !self.observer.is_idle(seen) || !self.detector.is_idle() {
             calm.looks = 0;
-            return Rest::Until(self.next_ns(seen.now_ns));
+            let now_ns = seen.now_ns;
+            return Rest::Until(self.next_ns(now_ns));
         }
         self.shared.lag.may_rest();
         calm.looks = if moved { 0 } else { calm.looks + 1 };
         if self.shared.lag.is_to_resume(moved) {
             self.shared.request(Request::ResumeSampling);
         }
+        let now_ns = seen.now_ns;
+        // Not so long that it seems not to watch any more.
+        let longest_ns = self.shared.common.tick_ns.saturating_mul(MOST_TICKS);
         if calm.looks >= CALM_LOOKS {
-            return Rest::UntilWoken;
+            let or_ns = now_ns.saturating_add(longest_ns);
+            return Rest::UntilWoken { or_ns };
         }
         let dated = seen.accounts.iter().all(Option::is_some);
         if dated {
             let late_ns = self
                 .detector
                 .monitor_ns()
-                .saturating_add(self.shared.tick_ns / 2);
-            // Not so long that it seems not to watch any more.
-            let late_ns = late_ns.min(self.shared.tick_ns.saturating_mul(MOST_TICKS));
-            Rest::Until(seen.now_ns.saturating_add(late_ns))
+                .saturating_add(self.shared.common.tick_ns / 2);
+            Rest::Until(now_ns.saturating_add(late_ns.min(longest_ns)))
         } else {
-            Rest::Until(self.next_ns(seen.now_ns))
+            Rest::Until(self.next_ns(now_ns))
         }
     }
 
-    /// Sleeps until a worker wakes; true if it is time to stop.
-    fn sleep(&self, seen: &Observation) -> bool {
+    /// Sleeps until a worker wakes, unless there is something to do by then; true if it is
+    /// time to stop.
+    pub(super) fn sleep(&self, is_wanted: impl Fn() -> bool) -> bool {
+        let seen = &self.kept.seen;
         let stopped = || self.shared.stop.load(Acquire);
         let Some(sleep) = Sleep::begin(self.observer.runtime()) else {
-            return self.wait_until(self.next_ns(seen.now_ns));
+            let left_ns = self
+                .next_ns(seen.now_ns)
+                .saturating_sub(self.clock.now_ns());
+            self.wait(left_ns);
+            return stopped();
         };
         self.shared.asleep.store(true, Relaxed);
         if self.observer.is_still_idle(seen) {
-            while !sleep.is_over() && !stopped() {
+            while !sleep.is_over() && !stopped() && !is_wanted() {
                 sleep.wait();
             }
         }
@@ -249,7 +320,7 @@ impl Patrol {
     fn next_ns(&self, now_ns: u64) -> u64 {
         // The rest of a tick is for waking up, looking and telling, which are to be
         // within it too.
-        let until_ns = self.shared.tick_ns / 8 * 7;
+        let until_ns = self.shared.common.tick_ns / 8 * 7;
         let regular_ns = now_ns.saturating_add(until_ns);
         self.detector
             .next_ns()
@@ -257,43 +328,34 @@ impl Patrol {
             .max(now_ns.saturating_add(SHORTEST_WAIT_NS))
     }
 
-    /// Waits, unless it is to look or to stop before; true if it is time to stop.
-    fn wait_until(&self, until_ns: u64) -> bool {
-        loop {
-            if self.shared.stop.load(Acquire) {
-                return true;
-            }
-            let now_ns = self.clock.now_ns();
-            if now_ns >= until_ns || self.shared.take_look_now() {
-                return false;
-            }
-            let left = Duration::from_nanos(until_ns - now_ns);
-            self.shared.wakes.wait(Some(left));
-        }
-    }
-
     fn note_standstill(&self, standstill_ns: u64, now_ns: u64) {
         if standstill_ns != 0 {
             self.shared.lag.gap(now_ns - standstill_ns, now_ns);
-            self.shared.gaps.fetch_add(1, Relaxed);
-            self.shared.gaps_ns.fetch_add(standstill_ns, Relaxed);
+            if !self.is_own {
+                return;
+            }
+            self.shared.common.gaps.fetch_add(1, Relaxed);
+            self.shared.common.gaps_ns.fetch_add(standstill_ns, Relaxed);
             let time = Duration::from_nanos(standstill_ns);
-            self.shared.delivery.send(&Message::Standstill(time));
+            self.shared.common.delivery.send(&Message::Standstill(time));
         }
     }
 
-    fn hand_on(&mut self, told: &mut Vec<Told>, seen: &Observation) {
+    fn hand_on(&mut self) {
+        let mut told = std::mem::take(&mut self.kept.told);
         for at in 0..told.len() {
             let one = told[at];
             let mut later = told[at..].iter();
             let is_over = later.any(|later| later.id == one.id && later.phase == Phase::Ended);
-            let transition = self.transition(one, is_over, seen);
+            let transition = self.transition(one, is_over);
             self.shared.hand_on(transition);
         }
         told.clear();
+        self.kept.told = told;
     }
 
-    fn transition(&mut self, told: Told, is_over: bool, seen: &Observation) -> Transition {
+    fn transition(&mut self, told: Told, is_over: bool) -> Transition {
+        let seen = &self.kept.seen;
         let turn = match told.unit {
             Unit::Worker(worker) => seen.workers.get(worker).copied(),
             Unit::Thread(_) => None,

@@ -42,33 +42,43 @@ pub(crate) enum Request {
     Refill,
 }
 
+/// What the threads that work for one runtime and the watchdog's owner share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) runtime: RuntimeName,
     pub(crate) stop: AtomicBool,
     /// Something was found out that the thread that looks is to see at once.
     look_now: AtomicBool,
-    /// Set for either of the two.
-    pub(crate) wakes: AutoResetEvent,
-    /// The thread that looks has ended.
+    /// The thread that looks has ended, or looks at this runtime no more.
     pub(crate) ending: Ending,
     /// All workers are parked, and it sleeps until one wakes.
     pub(crate) asleep: AtomicBool,
+    pub(crate) ticked_ns: AtomicU64,
+    pub(crate) lag: Arc<Lag>,
+    investigator: Investigator,
+    requests: ArrayQueue<Request>,
+    /// Whether a refill has been asked for and not begun yet.
+    refilling: AtomicBool,
+    /// Of all runtimes of the watchdog.
+    pub(crate) common: Arc<Common>,
+}
+
+/// What all runtimes of one watchdog have in common.
+#[derive(Debug)]
+pub(crate) struct Common {
+    /// Set to stop, or to look now.
+    pub(crate) wakes: AutoResetEvent,
     pub(crate) tick_ns: u64,
     /// A watchdog that is later than this may have stood still.
     pub(crate) tolerance_ns: u64,
-    pub(crate) ticked_ns: AtomicU64,
     pub(crate) gaps: AtomicU64,
     pub(crate) gaps_ns: AtomicU64,
-    pub(crate) lag: Arc<Lag>,
     /// Stalls whose stack could not be taken, and why it never will be.
     pub(crate) stack_misses: AtomicU64,
     pub(crate) no_stacks: Mutex<Option<String>>,
     /// How often code that reads debug info has panicked.
     pub(crate) symbolizer_panics: AtomicU64,
     pub(crate) delivery: Delivery,
-    investigator: Investigator,
-    requests: ArrayQueue<Request>,
     /// What the ledger has not taken in yet.
     inbox: ArrayQueue<Transition>,
     /// Transitions that found the inbox full, in all, and some since it was emptied.
@@ -76,8 +86,6 @@ pub(crate) struct Shared {
     lost_some: AtomicBool,
     /// Stalls for want of a CPU that only reports have heard of.
     pub(crate) starved_quietly: AtomicU64,
-    /// Whether a refill has been asked for and not begun yet.
-    refilling: AtomicBool,
     /// Requests that found the queue full.
     unasked: AtomicU64,
     /// Never locked by the thread that looks.
@@ -86,60 +94,70 @@ pub(crate) struct Shared {
 
 /// What a watchdog's threads have in common from the start.
 pub(crate) struct Settings {
-    pub(crate) runtime: RuntimeName,
     pub(crate) tick_ns: u64,
     pub(crate) tolerance_ns: u64,
-    pub(crate) now_ns: u64,
     pub(crate) delivery: Delivery,
-    pub(crate) investigator: Investigator,
 }
 
-impl Shared {
+impl Common {
     pub(crate) fn new(settings: Settings) -> Self {
-        Shared {
-            runtime: settings.runtime,
-            stop: AtomicBool::new(false),
-            look_now: AtomicBool::new(false),
+        Common {
             wakes: AutoResetEvent::new(),
-            ending: Ending::new(),
-            asleep: AtomicBool::new(false),
             tick_ns: settings.tick_ns,
             tolerance_ns: settings.tolerance_ns,
-            ticked_ns: AtomicU64::new(settings.now_ns),
             gaps: AtomicU64::new(0),
             gaps_ns: AtomicU64::new(0),
-            lag: Arc::new(Lag::new(settings.tolerance_ns)),
             stack_misses: AtomicU64::new(0),
             no_stacks: Mutex::new(None),
             symbolizer_panics: AtomicU64::new(0),
             delivery: settings.delivery,
-            investigator: settings.investigator,
-            requests: ArrayQueue::new(QUEUE),
             inbox: ArrayQueue::new(QUEUE),
             lost: AtomicU64::new(0),
             lost_some: AtomicBool::new(false),
             starved_quietly: AtomicU64::new(0),
-            refilling: AtomicBool::new(false),
             unasked: AtomicU64::new(0),
             ledger: Mutex::new(Ledger::default()),
+        }
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(
+        common: Arc<Common>,
+        runtime: RuntimeName,
+        investigator: Investigator,
+        now_ns: u64,
+    ) -> Self {
+        Shared {
+            runtime,
+            stop: AtomicBool::new(false),
+            look_now: AtomicBool::new(false),
+            ending: Ending::new(),
+            asleep: AtomicBool::new(false),
+            ticked_ns: AtomicU64::new(now_ns),
+            lag: Arc::new(Lag::new(common.tolerance_ns)),
+            investigator,
+            requests: ArrayQueue::new(QUEUE),
+            refilling: AtomicBool::new(false),
+            common,
         }
     }
 
     /// From the thread that looks: neither waits nor allocates.
     pub(crate) fn hand_on(&self, transition: Transition) {
         // The ledger first: who answers a transition finds it there.
-        if self.inbox.push(transition).is_err() {
-            self.lost.fetch_add(1, Relaxed);
+        if self.common.inbox.push(transition).is_err() {
+            self.common.lost.fetch_add(1, Relaxed);
             // Release: pairs with the acquire in `ledger`.
-            self.lost_some.store(true, Release);
+            self.common.lost_some.store(true, Release);
         }
         if transition.told.quiet {
             if transition.told.phase == Phase::Started {
-                self.starved_quietly.fetch_add(1, Relaxed);
+                self.common.starved_quietly.fetch_add(1, Relaxed);
             }
             return;
         }
-        self.delivery.send(&Message::Transition(transition));
+        self.common.delivery.send(&Message::Transition(transition));
         self.request(Request::Transition(transition));
     }
 
@@ -148,7 +166,7 @@ impl Shared {
         // A full queue is one of a thread that has been waiting for long: its answers
         // would be late.
         if self.requests.push(request).is_err() {
-            self.unasked.fetch_add(1, Relaxed);
+            self.common.unasked.fetch_add(1, Relaxed);
         }
         self.investigator.wake();
     }
@@ -172,13 +190,13 @@ impl Shared {
 
     /// The ledger, with all that has been handed on until now.
     pub(crate) fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        let mut ledger = lock(&self.ledger);
+        let mut ledger = lock(&self.common.ledger);
         // Acquire: pairs with the release in `hand_on`.
-        if self.lost_some.swap(false, AcqRel) {
+        if self.common.lost_some.swap(false, AcqRel) {
             // Among the lost may be the ends of some: those that go on will be seen again.
             ledger.forget_ongoing();
         }
-        while let Some(transition) = self.inbox.pop() {
+        while let Some(transition) = self.common.inbox.pop() {
             ledger.enter(&transition.event());
         }
         ledger
@@ -186,19 +204,19 @@ impl Shared {
 
     /// Transitions that reports have not heard of.
     pub(crate) fn lost(&self) -> u64 {
-        self.lost.load(Relaxed)
+        self.common.lost.load(Relaxed)
     }
 
     /// Stalls that were not looked into because too many waited for that.
     pub(crate) fn unasked(&self) -> u64 {
-        self.unasked.load(Relaxed)
+        self.common.unasked.load(Relaxed)
     }
 
     /// Has the thread that looks do so at once.
     pub(crate) fn look_now(&self) {
         // Release: pairs with the acquire in `take_look_now`.
         self.look_now.store(true, Release);
-        self.wakes.set();
+        self.common.wakes.set();
     }
 
     pub(crate) fn take_look_now(&self) -> bool {
@@ -209,7 +227,7 @@ impl Shared {
     pub(crate) fn stop(&self) {
         // Release: pairs with the acquire in `Patrol::wait_until`.
         self.stop.store(true, Release);
-        self.wakes.set();
+        self.common.wakes.set();
         idle::wake(self.runtime.id);
     }
 

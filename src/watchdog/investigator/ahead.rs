@@ -40,7 +40,9 @@ impl Case {
         let runtime = &self.settings.runtime;
         let capturer = capturers.of(signals);
         // What is over may have been a stall, which is reported at the next look.
-        let reported_ns = now.at_ns.saturating_sub(2 * self.settings.shared.tick_ns);
+        let reported_ns = now
+            .at_ns
+            .saturating_sub(2 * self.settings.shared.common.tick_ns);
         let AskedAhead(asked) = &mut self.ahead;
         while let Some((of, then)) = asked.front()
             && (asked.len() >= MOST || then.at_ns < reported_ns && !of.is_current(runtime))

@@ -47,7 +47,7 @@ pub(crate) struct CaseSettings {
     pub(crate) runtime: Runtime,
     /// `None` where stacks are switched off.
     pub(crate) signals: Option<SignalUse>,
-    pub(crate) explainer: Explainer,
+    pub(crate) explainer: Arc<Explainer>,
     pub(crate) driven: Arc<Driven>,
     pub(crate) thresholds: Thresholds,
     /// From when on a tracked future counts as stuck.
@@ -61,7 +61,7 @@ pub(crate) struct CaseSettings {
 impl CaseSettings {
     pub(super) fn pace(&self) -> Pace {
         Pace {
-            tick_ns: self.shared.tick_ns,
+            tick_ns: self.shared.common.tick_ns,
             thresholds: self.thresholds,
         }
     }
@@ -133,7 +133,7 @@ impl Case {
         self.look_for_stuck(now_ns);
         let shared = &self.settings.shared;
         let panics = self.settings.explainer.panics();
-        shared.symbolizer_panics.store(panics, Relaxed);
+        shared.common.symbolizer_panics.store(panics, Relaxed);
         let lack = self.settings.explainer.lack();
         self.lacks.note_symbols(lack, shared);
         self.probes.forget_ended();
@@ -206,7 +206,7 @@ impl Case {
         };
         self.settings.shared.ledger().update(&finding);
         let message = Message::Finding(finding);
-        self.settings.shared.delivery.send(&message);
+        self.settings.shared.common.delivery.send(&message);
         drop(profile);
         if !transition.is_over {
             open.next_ns = self.next_look_ns(told, now_ns);
@@ -226,7 +226,7 @@ impl Case {
         if let Some(percent) = (shares.waiting_ns * 100).checked_div(all_ns) {
             let reason = crate::os::cpu_shortage().into();
             let message = Message::Starving { percent, reason };
-            self.settings.shared.delivery.send(&message);
+            self.settings.shared.common.delivery.send(&message);
         }
     }
 
@@ -246,7 +246,7 @@ impl Case {
     /// A tick later while a stall is young, ever later as it grows old.
     fn next_look_ns(&self, told: &Told, now_ns: u64) -> u64 {
         let age_ns = now_ns.saturating_sub(told.start_ns);
-        now_ns.saturating_add(self.settings.shared.tick_ns.max(age_ns / 64))
+        now_ns.saturating_add(self.settings.shared.common.tick_ns.max(age_ns / 64))
     }
 
     /// Takes the stack of a current-thread runtime's thread, to see whether it
@@ -301,7 +301,7 @@ impl Case {
         let clock = self.settings.clock;
         for task in self.known_stuck.newly(clock, runtime, after_ns) {
             let message = Message::Stuck(Arc::new(task));
-            self.settings.shared.delivery.send(&message);
+            self.settings.shared.common.delivery.send(&message);
         }
         // A task that is forgotten wakes nobody: as long as there is one, this thread
         // looks by itself.

@@ -58,7 +58,10 @@ impl Lacks {
     fn log(&mut self, reason: &str, shared: &Shared) {
         if self.logged.len() < MAX_LOGGED && self.logged.iter().all(|logged| logged != reason) {
             self.logged.push(reason.to_owned());
-            shared.delivery.send(&Message::NoStacks(reason.into()));
+            shared
+                .common
+                .delivery
+                .send(&Message::NoStacks(reason.into()));
         }
     }
 
@@ -68,6 +71,6 @@ impl Lacks {
             (Some(stacks), Some(lines)) => Some(format!("{stacks}; {lines}")),
             (stacks, lines) => stacks.or_else(|| lines.clone()),
         };
-        *lock(&shared.no_stacks) = lack;
+        *lock(&shared.common.no_stacks) = lack;
     }
 }

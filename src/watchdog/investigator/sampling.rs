@@ -89,7 +89,7 @@ impl Case {
         Moment {
             at_ns: self.settings.clock.now_ns(),
             spent,
-            still_ns: self.settings.shared.gaps_ns.load(Relaxed),
+            still_ns: self.settings.shared.common.gaps_ns.load(Relaxed),
         }
     }
 
@@ -177,7 +177,7 @@ impl Case {
         }
         let shared = &self.settings.shared;
         if lock(&open.profile).is_empty() && !std::mem::replace(&mut open.is_missed, true) {
-            shared.stack_misses.fetch_add(1, Relaxed);
+            shared.common.stack_misses.fetch_add(1, Relaxed);
         }
         // The second is not for ever, but no chance either.
         if miss.is_lasting() || matches!(miss, Miss::Unproven | Miss::NoTables) {
@@ -208,7 +208,7 @@ impl Case {
         let at = Moment {
             at_ns,
             spent: None,
-            still_ns: self.settings.shared.gaps_ns.load(Relaxed),
+            still_ns: self.settings.shared.common.gaps_ns.load(Relaxed),
         };
         let span = Span {
             doing: Doing::Running,
@@ -263,7 +263,11 @@ impl Case {
             Sent::Queued => {}
             Sent::Rejected => {
                 answer.give(None);
-                self.settings.shared.stack_misses.fetch_add(1, Relaxed);
+                self.settings
+                    .shared
+                    .common
+                    .stack_misses
+                    .fetch_add(1, Relaxed);
             }
         }
     }
@@ -296,7 +300,10 @@ impl Answer {
         self.shared.ledger().see(self.id, by_times, &seen);
         if profile.is_awaited {
             profile.is_awaited = !seen.is_complete;
-            self.shared.delivery.send(&Message::Seen(self.id, seen));
+            self.shared
+                .common
+                .delivery
+                .send(&Message::Seen(self.id, seen));
         }
     }
 }
