@@ -5,6 +5,7 @@
 #[cfg(feature = "macros")]
 pub use crate::audit::attribute::{Body, Test, eprintln, tokio};
 use crate::audit::future::{Audited, Unfinished, Why};
+pub use crate::audit::measure::{AFuture, NotAFuture};
 
 #[track_caller]
 pub fn no_stalls<T>(ended: Result<Audited<T>, Unfinished>) -> T {

@@ -487,6 +487,19 @@ fn show(audit: u64) {
     }
 }
 
+/// Anything but a future: of a future there are two implementations, between which the
+/// compiler cannot choose.
+#[doc(hidden)]
+pub trait NotAFuture<Kind> {}
+
+impl<T> NotAFuture<()> for T {}
+
+#[derive(Debug)]
+#[doc(hidden)]
+pub struct AFuture;
+
+impl<T: Future> NotAFuture<AFuture> for T {}
+
 /// Calls `f`, in which blocking is allowed for a reason.
 ///
 /// Within an audited future, what `f` does on this thread is neither a stall nor
@@ -503,8 +516,18 @@ fn show(audit: u64) {
 /// stallscope::assert_no_blocking!(handler, unsupported: skip);
 /// # }
 /// ```
+///
+/// An async closure would be called and do nothing, as nobody awaits it: that does not
+/// compile. Within async code there is [`AllowBlocking`] for what is awaited between.
+///
+/// ```compile_fail
+/// let _future = stallscope::allow_blocking("is not awaited", async || 1);
+/// ```
 #[track_caller]
-pub fn allow_blocking<T>(reason: &'static str, f: impl FnOnce() -> T) -> T {
+pub fn allow_blocking<T, Kind>(reason: &'static str, f: impl FnOnce() -> T) -> T
+where
+    T: NotAFuture<Kind>,
+{
     let _allowed = AllowBlocking::new(reason);
     f()
 }
