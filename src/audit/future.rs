@@ -14,8 +14,9 @@ use std::time::Duration;
 use pin_project_lite::pin_project;
 use tokio::runtime::Handle;
 
+use crate::audit::allow_blocking::as_own_work;
 use crate::audit::findings;
-use crate::audit::measure::{Measuring, as_own_work, spawns_audited};
+use crate::audit::measure::{Measuring, spawns_audited};
 use crate::audit::neighbours::Neighbours;
 use crate::audit::session::{Session, TaskName, Wanted};
 use crate::audit::spotter;

@@ -2,10 +2,10 @@
 
 #![allow(clippy::panic, reason = "a failed assertion is told by a panic")]
 
+pub use crate::audit::allow_blocking::{AFuture, NotAFuture};
 #[cfg(feature = "macros")]
 pub use crate::audit::attribute::{Body, Test, eprintln, tokio};
 use crate::audit::future::{Audited, Unfinished, Why};
-pub use crate::audit::measure::{AFuture, NotAFuture};
 
 #[track_caller]
 pub fn no_stalls<T>(ended: Result<Audited<T>, Unfinished>) -> T {

@@ -8,6 +8,7 @@
 #[doc(hidden)]
 pub mod macros;
 
+mod allow_blocking;
 mod allowance;
 mod armed;
 #[cfg(feature = "macros")]
@@ -26,10 +27,11 @@ mod spotter;
 mod tests;
 mod verdict;
 
+pub use allow_blocking::{AllowBlocking, allow_blocking};
 pub use armed::self_test;
 pub use builder::Audit;
 pub use future::{Audited, Auditing, TryAuditing, Unfinished, Why};
-pub use measure::{AllowBlocking, allow_blocking};
+
 pub use verdict::Failure;
 
 pub(crate) use future::Inherited;
