@@ -104,17 +104,21 @@ impl Lateness {
     /// For the calling thread.
     pub(crate) fn new(tolerance_ns: u64) -> Self {
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-        let mut lateness = Lateness {
-            own: ThreadProbe::open(os::thread_id(), Importance::Worker).ok(),
+        Lateness {
+            own: None,
             tolerance_ns: tolerance_ns.max(MIN_STANDSTILL_NS),
             cpus: cpus as u64,
             had_waited_ns: 0,
             unsure_ns: 0,
             before: Baseline::default(),
             times: room_for(64),
-        };
-        lateness.read_run_queue_wait();
-        lateness
+        }
+    }
+
+    /// To be called by the thread that looks, whose lateness it is, before its first look.
+    pub(crate) fn begin(&mut self, importance: Importance) {
+        self.own = ThreadProbe::open(os::thread_id(), importance).ok();
+        self.read_run_queue_wait();
     }
 
     /// To be called when a look is done, before the wait for the next.
@@ -228,6 +232,12 @@ impl Lateness {
 mod tests {
     use super::*;
 
+    fn begun(tolerance_ns: u64) -> Lateness {
+        let mut lateness = Lateness::new(tolerance_ns);
+        lateness.begin(Importance::Worker);
+        lateness
+    }
+
     const MS: u64 = 1_000_000;
 
     /// Late by 3 s, with nothing that speaks for or against a standstill.
@@ -335,7 +345,7 @@ mod tests {
     fn who_waits_for_a_page_is_late_alone() {
         // So much that no allocator has it ready: its pages are not there yet.
         let mut fresh = vec![0_u8; 64 << 20];
-        let mut lateness = Lateness::new(5 * MS);
+        let mut lateness = begun(5 * MS);
         lateness.begin_wait(0, &[]);
         // It sleeps twice, as a thread does that is stopped, or that waits for a page.
         std::thread::sleep(std::time::Duration::from_millis(2));
@@ -358,7 +368,7 @@ mod tests {
 
     #[test]
     fn who_slept_has_slept_on_if_it_was_given_no_cpu_since() {
-        let mut lateness = Lateness::new(5 * MS);
+        let mut lateness = begun(5 * MS);
         let unit = Unit::Worker;
         let before = [
             (unit(0), times(ThreadState::Off, 7)),
@@ -384,7 +394,7 @@ mod tests {
 
     #[test]
     fn what_was_not_planned_or_is_little_late_is_not_late() {
-        let mut lateness = Lateness::new(5 * MS);
+        let mut lateness = begun(5 * MS);
         lateness.begin_wait(0, &[]);
         assert_eq!(lateness.look(None, 900 * MS, &[]), Late::default());
         assert_eq!(
@@ -393,7 +403,7 @@ mod tests {
         );
         assert_eq!(lateness.look(Some(100 * MS), 90 * MS, &[]), Late::default());
         // However short the tick.
-        let mut lateness = Lateness::new(1);
+        let mut lateness = begun(1);
         lateness.begin_wait(0, &[]);
         assert_eq!(
             lateness.look(Some(0), MIN_STANDSTILL_NS, &[]),
@@ -407,7 +417,7 @@ mod tests {
         let clock = crate::clock::calibrate();
         // A thread that loses its CPU before it sleeps has not only slept: not each time.
         let overslept = std::iter::repeat_with(|| {
-            let mut lateness = Lateness::new(5 * MS);
+            let mut lateness = begun(5 * MS);
             let begin_ns = clock.now_ns();
             lateness.begin_wait(begin_ns, &[]);
             std::thread::sleep(std::time::Duration::from_millis(40));
@@ -417,7 +427,7 @@ mod tests {
         let stood_still = |late: &Late| late.standstill_ns >= 29 * MS;
         assert!(overslept.take(50).any(|late| stood_still(&late)));
 
-        let mut lateness = Lateness::new(5 * MS);
+        let mut lateness = begun(5 * MS);
         let begin_ns = clock.now_ns();
         lateness.begin_wait(begin_ns, &[]);
         // Not one sleep, which is all that a thread does that waits for its timer.

@@ -16,7 +16,7 @@ use crate::delivery::Message;
 use crate::detector::{Detector, Observation, Told, Unit};
 use crate::driven::Driven;
 use crate::idle::Sleep;
-use crate::os;
+use crate::os::{self, Importance};
 use crate::registry::{Place, RuntimeId, registry};
 use crate::room::room_for;
 use crate::runtime_name::RuntimeName;
@@ -137,6 +137,16 @@ impl Stuck {
 }
 
 impl Patrol {
+    /// To be called by the thread that looks, before it looks for the first time.
+    pub(super) fn begin(&mut self) {
+        // The files of that thread are kept open once, and again as far as there is room.
+        let importance = match self.is_own {
+            true => Importance::Worker,
+            false => Importance::Other,
+        };
+        self.kept.lateness.begin(importance);
+    }
+
     /// Looks once, and hands on what there is to tell.
     pub(super) fn visit(&mut self) {
         self.look();

@@ -41,6 +41,7 @@ impl Rounds {
     /// Runs until the watchdog is dropped.
     pub(crate) fn run(mut self) {
         os::touch_stack();
+        self.own.begin();
         loop {
             self.take_in();
             self.let_go();
@@ -63,8 +64,9 @@ impl Rounds {
     /// Takes in the runtimes that are new.
     fn take_in(&mut self) {
         while self.others.len() < self.others.capacity()
-            && let Some(new) = self.arrivals.pop()
+            && let Some(mut new) = self.arrivals.pop()
         {
+            new.begin();
             self.others.push(new);
         }
     }
