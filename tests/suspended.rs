@@ -170,11 +170,9 @@ fn a_stop_is_shown_beside_what_was_in_progress_and_costs_nothing() {
     let left_alone = run(None);
     assert_eq!(left_alone.gaps, 0, "{left_alone:?}");
     assert_eq!(left_alone.events, "[]");
-    // On a busy machine the stop can come after the 300 ms. And once in a while, 2 of 30 here,
-    // a stop is not seen at all: the watchdog looks before those that slept have been woken.
+    // On a busy machine the stop can come after the 300 ms.
     let mut tries = (0..4).map(|_| run(Some(ms(2_000))));
-    let in_time = |said: &Said| said.naps.1 >= 2_000 && said.computes.1 >= 2_000;
-    let said = tries.find(|said| in_time(said) && said.gaps > 0);
+    let said = tries.find(|said| said.naps.1 >= 2_000 && said.computes.1 >= 2_000);
     let said = said.expect("never stopped in time");
     let suspended = format!("{:?}", Cause::Suspended);
     for (suspended_ms, duration_ms, severity, cause) in [&said.naps, &said.computes] {

@@ -169,11 +169,16 @@ impl Patrol {
         self.hand_on();
     }
 
+    /// Until when the thread has worked since it looked. A process can be stopped in that
+    /// time, too: what is longer than the work can take was none.
+    pub(super) fn worked_until_ns(&self) -> u64 {
+        self.clock.now_ns().min(self.kept.seen.now_ns + WORK_NS)
+    }
+
     /// When to look again. What the thread has done since it looked, until `done_ns`, is
     /// no standstill.
     pub(super) fn rest(&mut self, done_ns: u64) -> Rest {
         let now_ns = self.kept.seen.now_ns;
-        let done_ns = done_ns.min(now_ns + WORK_NS);
         let lateness = &mut self.kept.lateness;
         lateness.may_have_waited(done_ns.saturating_sub(now_ns));
         self.next_look()

@@ -87,7 +87,7 @@ impl Rounds {
 
     /// Waits until it is to look again; true if it is time to stop.
     fn rest(&mut self) -> bool {
-        let done_ns = self.clock.now_ns();
+        let done_ns = self.own.worked_until_ns();
         let own = self.own.rest(done_ns);
         let others = self.others.iter_mut().map(|other| other.rest(done_ns));
         let next_ns = match (own, others.map(Rest::until_ns).min()) {
